@@ -1,0 +1,243 @@
+//! Calendar windows in a time zone.
+//!
+//! The zones are those compiled into this build, not the machine's: an invoice must come out the same on every server
+//! that runs the same version.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use jiff::civil::Date;
+use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
+use jiff::{Span, Timestamp};
+
+/// More windows than this in one answer are a mistake.
+pub const MAX_WINDOWS: usize = 100_000;
+
+const SECOND: i64 = 1_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
+static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CalendarError {
+    UnknownZone(String),
+    UnknownWindow(String),
+    /// A number of units that does not divide the next larger one.
+    UnevenWindow(String),
+    TooManyWindows,
+    /// Not within the years that the calendar knows.
+    OutOfRange,
+}
+
+impl fmt::Display for CalendarError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CalendarError::UnknownZone(name) => {
+                write!(f, "time zone {name:?} is unknown; write a name such as UTC or Europe/Berlin")
+            }
+            CalendarError::UnknownWindow(text) => write!(
+                f,
+                "window size {text:?} is unknown; write minute, hour, day, week, month, quarter or year, or a number of them such as 15 minutes"
+            ),
+            CalendarError::UnevenWindow(text) => write!(
+                f,
+                "window size {text:?} leaves a remainder; minutes and hours must divide a day, and months a year"
+            ),
+            CalendarError::TooManyWindows => {
+                write!(f, "the period has more than {MAX_WINDOWS} windows; ask for a shorter period or larger windows")
+            }
+            CalendarError::OutOfRange => f.write_str("time is outside of the years 1 to 9999"),
+        }
+    }
+}
+
+impl std::error::Error for CalendarError {}
+
+/// The size of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// A part of a day, in microseconds: divides a day.
+    Time(i64),
+    /// Counted from the local day on which the period starts.
+    Days(i32),
+    /// Weeks start on Monday; several are counted from the week in which the period starts.
+    Weeks(i32),
+    /// Divides a year: 3 are calendar quarters.
+    Months(i32),
+}
+
+impl Window {
+    pub fn parse(text: &str) -> Result<Window, CalendarError> {
+        let unknown = || CalendarError::UnknownWindow(text.to_owned());
+        let trimmed = text.trim_ascii();
+        let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
+        let (count, unit) = trimmed.split_at(digits);
+        let count: i32 = if count.is_empty() { 1 } else { count.parse().map_err(|_| unknown())? };
+        let unit = unit.trim_ascii().to_ascii_lowercase();
+        let (window, even) = match unit.as_str() {
+            "m" | "min" | "minute" | "minutes" => Window::time(count, 60 * SECOND),
+            "h" | "hour" | "hours" => Window::time(count, 3_600 * SECOND),
+            "d" | "day" | "days" => (Window::Days(count), true),
+            "w" | "week" | "weeks" => (Window::Weeks(count), true),
+            "month" | "months" => Window::months(count, 1),
+            "quarter" | "quarters" => Window::months(count, 3),
+            "y" | "year" | "years" => Window::months(count, 12),
+            _ => return Err(unknown()),
+        };
+        match (count, even) {
+            (..=0, _) => Err(unknown()),
+            (_, true) => Ok(window),
+            (_, false) => Err(CalendarError::UnevenWindow(text.to_owned())),
+        }
+    }
+
+    fn time(count: i32, unit: i64) -> (Window, bool) {
+        let size = i64::from(count) * unit;
+        (Window::Time(size), size > 0 && DAY % size == 0)
+    }
+
+    fn months(count: i32, unit: i32) -> (Window, bool) {
+        let size = count.saturating_mul(unit);
+        (Window::Months(size), size > 0 && 12 % size == 0)
+    }
+}
+
+/// The windows of `[start, end)` in Unix microseconds: half-open, without gaps, cut off at both ends. Windows of a part
+/// of a day start at its multiples on the local clock. Where the clock jumps into another window, that one starts at
+/// the jump; so an hour that the clock repeats is two windows of one hour, and one that it skips is none.
+pub fn windows(start: i64, end: i64, size: Window, zone: &str) -> Result<Vec<(i64, i64)>, CalendarError> {
+    let zone = find(zone)?;
+    let mut cut = Cut { windows: Vec::new(), start, end };
+    if start < end {
+        match size {
+            Window::Time(size) => cut_time(&mut cut, size, &zone)?,
+            Window::Days(_) | Window::Weeks(_) | Window::Months(_) => cut_dates(&mut cut, size, &zone)?,
+        }
+        cut.windows.push((cut.start, cut.end));
+    }
+    Ok(cut.windows)
+}
+
+/// The local calendar month around `at`.
+pub fn calendar_period(at: i64, zone: &str) -> Result<(i64, i64), CalendarError> {
+    let zone = find(zone)?;
+    let mut first = local_date(at, &zone)?.first_of_month();
+    // A clock set back over midnight can repeat the end of a month after the next one has begun.
+    if let Some(next) =
+        after(first, Window::Months(1)).filter(|next| midnight(*next, &zone).is_some_and(|start| start <= at))
+    {
+        first = next;
+    }
+    let next = after(first, Window::Months(1));
+    match (midnight(first, &zone), next.and_then(|next| midnight(next, &zone))) {
+        (Some(start), Some(end)) => Ok((start, end)),
+        _ => Err(CalendarError::OutOfRange),
+    }
+}
+
+/// Windows cut so far; the last one, from `start` on, is still open.
+struct Cut {
+    windows: Vec<(i64, i64)>,
+    start: i64,
+    end: i64,
+}
+
+impl Cut {
+    /// Closes the open window, unless the boundary falls outside of it.
+    fn at(&mut self, boundary: i64) -> Result<(), CalendarError> {
+        if boundary <= self.start || boundary >= self.end {
+            return Ok(());
+        }
+        // The open window counts too.
+        if self.windows.len() + 1 >= MAX_WINDOWS {
+            return Err(CalendarError::TooManyWindows);
+        }
+        self.windows.push((self.start, boundary));
+        self.start = boundary;
+        Ok(())
+    }
+}
+
+/// Between two transitions the local clock runs evenly: boundaries are plain arithmetic.
+fn cut_time(cut: &mut Cut, size: i64, zone: &TimeZone) -> Result<(), CalendarError> {
+    let first = timestamp(cut.start)?;
+    let mut transitions = zone.following(first);
+    let mut offset = i64::from(zone.to_offset(first).seconds()) * SECOND;
+    let mut from = cut.start;
+    loop {
+        let transition =
+            transitions.next().map(|transition| (transition.timestamp().as_microsecond(), transition.offset()));
+        let to = transition.map_or(cut.end, |(at, _)| at.min(cut.end));
+        let mut boundary = from + (-(from + offset)).rem_euclid(size);
+        while boundary < to {
+            cut.at(boundary)?;
+            boundary += size;
+        }
+        let Some((at, next)) = transition.filter(|(at, _)| *at < cut.end) else {
+            return Ok(());
+        };
+        let next = i64::from(next.seconds()) * SECOND;
+        if (at - 1 + offset).div_euclid(size) != (at + next).div_euclid(size) {
+            cut.at(at)?;
+        }
+        (from, offset) = (at, next);
+    }
+}
+
+fn cut_dates(cut: &mut Cut, size: Window, zone: &TimeZone) -> Result<(), CalendarError> {
+    let today = local_date(cut.start, zone)?;
+    let mut date = match size {
+        Window::Weeks(_) => {
+            let monday = i32::from(today.weekday().to_monday_zero_offset());
+            today.checked_sub(Span::new().days(monday)).unwrap_or(today)
+        }
+        Window::Months(size) => {
+            let month = i32::from(today.month() - 1);
+            Date::new(today.year(), (month - month % size + 1) as i8, 1).map_err(|_| CalendarError::OutOfRange)?
+        }
+        Window::Days(_) | Window::Time(_) => today,
+    };
+    // Past the last year the calendar knows, there is no further boundary.
+    while let Some(next) = after(date, size) {
+        let Some(boundary) = midnight(next, zone).filter(|boundary| *boundary < cut.end) else {
+            return Ok(());
+        };
+        cut.at(boundary)?;
+        date = next;
+    }
+    Ok(())
+}
+
+fn after(date: Date, size: Window) -> Option<Date> {
+    let span = match size {
+        Window::Days(count) => Span::new().try_days(count),
+        Window::Weeks(count) => Span::new().try_weeks(count),
+        Window::Months(count) => Span::new().try_months(count),
+        Window::Time(_) => return None,
+    };
+    date.checked_add(span.ok()?).ok()
+}
+
+/// The first instant of a local day, also where the clock skips midnight.
+fn midnight(date: Date, zone: &TimeZone) -> Option<i64> {
+    let ambiguous = zone.to_ambiguous_timestamp(date.at(0, 0, 0, 0));
+    let instant = ambiguous.compatible().ok()?;
+    if let AmbiguousOffset::Gap { .. } = ambiguous.offset() {
+        // The day starts where the clock jumps; past the jump the clock may already show more than midnight.
+        let jump = zone.preceding(instant.checked_add(Span::new().microseconds(1)).ok()?).next()?;
+        return Some(jump.timestamp().as_microsecond());
+    }
+    Some(instant.as_microsecond())
+}
+
+fn local_date(at: i64, zone: &TimeZone) -> Result<Date, CalendarError> {
+    Ok(zone.to_datetime(timestamp(at)?).date())
+}
+
+fn timestamp(micros: i64) -> Result<Timestamp, CalendarError> {
+    Timestamp::from_microsecond(micros).map_err(|_| CalendarError::OutOfRange)
+}
+
+fn find(zone: &str) -> Result<TimeZone, CalendarError> {
+    ZONES.get(zone).map_err(|_| CalendarError::UnknownZone(zone.to_owned()))
+}

@@ -1,0 +1,136 @@
+//! What a batch adds to usage: its samples aggregated per customer, meter, hour and group, and the packed form in
+//! which one row a customer carries them until they are folded.
+//!
+//! Packed: entries one after another, each `meter, hour, group length, group, state length, state`; integers are
+//! LEB128 (the hour zigzag, counted from the Unix epoch). The order of entries carries no meaning.
+
+use rustc_hash::FxHashMap;
+
+use super::state::{Kind, Sample, State, StateError};
+
+pub const HOUR: i64 = 3_600_000_000;
+
+/// Start of the hour of a time, Unix microseconds.
+pub fn hour_of(at: i64) -> i64 {
+    at - at.rem_euclid(HOUR)
+}
+
+/// One packed entry.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    pub meter: i32,
+    /// Start of the hour, Unix microseconds.
+    pub bucket: i64,
+    pub group: &'a str,
+    pub state: &'a [u8],
+}
+
+/// Aggregates the samples of a batch. Customers and groups are numbered by the caller.
+#[derive(Default)]
+pub struct Accumulator {
+    states: FxHashMap<(u32, i32, i64, u32), State>,
+}
+
+impl Accumulator {
+    pub fn clear(&mut self) {
+        self.states.clear();
+    }
+
+    pub fn add(&mut self, customer: u32, meter: i32, kind: Kind, group: u32, sample: &Sample) -> Result<(), StateError> {
+        self.states
+            .entry((customer, meter, hour_of(sample.at), group))
+            .or_insert_with(|| State::empty(kind))
+            .add(sample)
+    }
+
+    /// Hands out the packed entries of each customer once, in order of customer number.
+    pub fn pack(&mut self, groups: &[String], mut each: impl FnMut(u32, &[u8])) {
+        let mut entries: Vec<_> = self.states.drain().collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        let mut packed = Vec::new();
+        let mut scratch = Vec::new();
+        let mut current = None;
+        for ((customer, meter, bucket, group), state) in entries {
+            if current.is_some_and(|previous| previous != customer) {
+                if let Some(previous) = current {
+                    each(previous, &packed);
+                }
+                packed.clear();
+            }
+            current = Some(customer);
+            scratch.clear();
+            state.encode(&mut scratch);
+            let group = groups.get(group as usize).map_or("", String::as_str);
+            put(&mut packed, meter, bucket, group, &scratch);
+        }
+        if let Some(last) = current {
+            each(last, &packed);
+        }
+    }
+}
+
+/// Appends one entry.
+pub fn put(out: &mut Vec<u8>, meter: i32, bucket: i64, group: &str, state: &[u8]) {
+    put_varint(out, u64::from(meter.cast_unsigned()));
+    let hour = bucket.div_euclid(HOUR);
+    put_varint(out, ((hour << 1) ^ (hour >> 63)).cast_unsigned());
+    put_varint(out, group.len() as u64);
+    out.extend_from_slice(group.as_bytes());
+    put_varint(out, state.len() as u64);
+    out.extend_from_slice(state);
+}
+
+/// Reads the entries of a packed row; an error ends the iteration.
+pub fn entries(packed: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, StateError>> {
+    let mut rest = packed;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let entry = take(&mut rest);
+        if entry.is_err() {
+            rest = &[];
+        }
+        Some(entry)
+    })
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Result<Entry<'a>, StateError> {
+    let meter = u32::try_from(take_varint(rest)?).map_err(|_| MALFORMED)?.cast_signed();
+    let zigzag = take_varint(rest)?;
+    let hour = (zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed());
+    let bucket = hour.checked_mul(HOUR).ok_or(MALFORMED)?;
+    let group = std::str::from_utf8(take_bytes(rest)?).map_err(|_| MALFORMED)?;
+    let state = take_bytes(rest)?;
+    Ok(Entry { meter, bucket, group, state })
+}
+
+const MALFORMED: StateError = StateError::Malformed("packed delta");
+
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], StateError> {
+    let len = usize::try_from(take_varint(rest)?).map_err(|_| MALFORMED)?;
+    let (bytes, tail) = rest.split_at_checked(len).ok_or(MALFORMED)?;
+    *rest = tail;
+    Ok(bytes)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn take_varint(rest: &mut &[u8]) -> Result<u64, StateError> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, tail) = rest.split_first().ok_or(MALFORMED)?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(MALFORMED)
+}

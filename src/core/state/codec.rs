@@ -1,0 +1,34 @@
+//! Integers as zigzag LEB128: the sign moves to the lowest bit, then seven bits a byte, lowest first.
+
+use super::StateError;
+
+const MALFORMED: StateError = StateError::Malformed("integer");
+
+pub fn put_int(value: i64, out: &mut Vec<u8>) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+pub fn take_int(input: &mut &[u8]) -> Result<i64, StateError> {
+    let mut bits = 0_u64;
+    // 64 bits are nine groups of seven and a tenth that holds one bit.
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = input.split_first().ok_or(MALFORMED)?;
+        *input = rest;
+        let group = u64::from(byte & 0x7f);
+        let too_wide = shift == 63 && group > 1;
+        let padded = *byte == 0 && shift > 0;
+        if too_wide || padded {
+            return Err(MALFORMED);
+        }
+        bits |= group << shift;
+        if *byte < 0x80 {
+            return Ok((bits >> 1) as i64 ^ -((bits & 1) as i64));
+        }
+    }
+    Err(MALFORMED)
+}

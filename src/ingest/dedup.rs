@@ -1,0 +1,130 @@
+//! Exactly once: which events of a batch are new.
+//!
+//! # Protocol
+//! Keys are sorted (one order for all sessions, and neighbours in the index) and equal keys in the batch collapse to
+//! the first. Older generations and the current one are probed with the newest snapshot: hits are duplicates, or
+//! conflicts when another payload was sent. The rest are inserted into every generation of
+//! `engine.insert_generations`. The unique index is the only authority: an insert that meets a rival is settled by
+//! `Generation::decide`, which waits for a rival in flight; if the rival commits, our key row is deleted again and the
+//! event is a duplicate, if it rolls back, ours stays.
+//!
+//! Rotation of generations keeps this strict: see `rotate.rs`.
+//!
+//! # Crash and rollback
+//! Keys commit with their events; an abort frees them.
+//!
+//! Proof: tests/isolation/specs/same_key_commit, same_key_rollback, rotation; tests/client crash.
+
+use pgrx::pg_sys;
+use rustc_hash::FxHashMap;
+
+use crate::core::event::{Code, Fault};
+use crate::pg::bulk::{self, Table};
+use crate::pg::datum::pg_micros;
+use crate::pg::error::Outcome;
+use crate::pg::keys::{Generation, Known};
+use crate::pg::session;
+
+use super::batch::{Candidate, Failure, Report};
+use super::engine::Fenced;
+
+/// Columns of a key generation, in order: key, payload, at.
+const KEY_COLUMNS: usize = 3;
+
+/// Keeps the candidates whose keys are new, and claims those keys; the others are counted or reported.
+pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut Report) -> Outcome<()> {
+    candidates.sort_unstable_by(|a, b| (a.key, a.seq).cmp(&(b.key, b.seq)));
+    let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
+    let mut first = 0;
+    for i in 1..candidates.len() {
+        if candidates[i].key == candidates[first].key {
+            known[i] = Some(Known { payload: candidates[first].payload, at: candidates[first].at });
+        } else {
+            first = i;
+        }
+    }
+    settle(candidates, &known, report);
+
+    for table in probed(fenced)? {
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
+        Generation::open(table)?.probe(candidates.iter().map(|c| &c.key).enumerate(), |i, hit| known[i] = Some(hit));
+        settle(candidates, &known, report);
+    }
+
+    // Rows placed so far, newest generation last: a key that turns out taken is taken back everywhere.
+    let mut placed: Vec<(Table, FxHashMap<[u8; 16], pg_sys::ItemPointerData>)> = Vec::new();
+    for &generation in &fenced.engine.insert_generations {
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let oid = table_of(generation)?;
+        let values: Vec<pg_sys::Datum> =
+            candidates.iter().flat_map(|c| [bulk::uuid(&c.key), bulk::int8(c.payload), bulk::int8(pg_micros(c.at))]).collect();
+        let mut table = Table::open(oid)?;
+        let appended = table.append(&values, KEY_COLUMNS)?;
+        let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
+        if !appended.conflicts.is_empty() {
+            let rivals = Generation::open(oid)?;
+            for row in appended.conflicts {
+                let key = &candidates[row].key;
+                known[row] = rivals.decide(key, appended.tids[row]);
+                if known[row].is_some() {
+                    table.retract(appended.tids[row]);
+                    for (earlier, tids) in &mut placed {
+                        if let Some(&tid) = tids.get(key) {
+                            earlier.retract(tid);
+                        }
+                    }
+                }
+            }
+        }
+        if fenced.engine.insert_generations.len() > 1 {
+            placed.push((table, candidates.iter().map(|c| c.key).zip(appended.tids).collect()));
+        }
+        settle(candidates, &known, report);
+    }
+    Ok(())
+}
+
+/// The generations to look in before inserting, oldest last: most retries are recent.
+fn probed(fenced: &Fenced) -> Outcome<Vec<pg_sys::Oid>> {
+    fenced.engine.insert_generations.iter().chain(&fenced.engine.probe_generations).map(|&generation| table_of(generation)).collect()
+}
+
+fn table_of(generation: i32) -> Outcome<pg_sys::Oid> {
+    session::relation(&format!("dedup_keys_{generation}"))
+}
+
+/// What a key's first use recorded, if it is remembered.
+pub fn lookup(fenced: &Fenced, key: &[u8; 16]) -> Outcome<Option<Known>> {
+    let mut found = None;
+    for table in probed(fenced)? {
+        Generation::open(table)?.probe([(0, key)].into_iter(), |_, known| found = Some(known));
+    }
+    Ok(found)
+}
+
+/// Removes the candidates whose key is known.
+fn settle(candidates: &mut Vec<Candidate<'_>>, known: &[Option<Known>], report: &mut Report) {
+    if known.iter().all(Option::is_none) {
+        return;
+    }
+    let mut i = 0;
+    candidates.retain(|candidate| {
+        let hit = known[i];
+        i += 1;
+        match hit {
+            None => return true,
+            Some(known) if known.payload == candidate.payload => report.duplicates += 1,
+            Some(_) => {
+                let message = format!("transaction {} was accepted before with another payload", candidate.event.transaction_id);
+                let fault = Fault { transaction_id: Some(candidate.event.transaction_id.to_string()), ..Fault::new(Code::Conflict, message) };
+                report.failures.push(Failure { index: candidate.index, fault });
+            }
+        }
+        false
+    });
+}

@@ -1,0 +1,47 @@
+//! The asynchronous door: rows COPYed into `inbox` go through ingest later, exactly once.
+//!
+//! A drain deletes rows and ingests them in one transaction: a crash or an ERROR leaves them where they were. Two
+//! drains at once skip each other's rows. A line that is no event becomes a rejected event; it can't block the rest.
+
+use pgrx::prelude::*;
+
+use crate::core::event;
+use crate::pg::error::{Outcome, raise};
+use crate::pg::session::{self, AsOwner};
+use crate::pg::spi::{self, See};
+
+use super::batch::{self, Rejects, Source};
+
+#[pg_extern(sql = "")]
+fn drain_inbox(max_rows: i32) -> i64 {
+    raise(drain(max_rows))
+}
+
+fn drain(max_rows: i32) -> Outcome<i64> {
+    let _owner = AsOwner::of(session::relation("events")?, pg_sys::ACL_INSERT, "drain_inbox")?;
+    let mut rows: Vec<(String, i64, String)> = Vec::new();
+    spi::run(
+        "DELETE FROM meterflow.inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM meterflow.inbox LIMIT $1 FOR UPDATE SKIP LOCKED)) \
+         RETURNING tenant_id, received_at, event",
+        &[i64::from(max_rows).into()],
+        See::Write,
+        |row| {
+            rows.push((row.text(0)?, row.time(1)?, row.text(2)?));
+            Ok(())
+        },
+    )?;
+    // Stable: rows of a tenant stay in the order they were read.
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    for tenant_rows in rows.chunk_by(|a, b| a.0 == b.0) {
+        let mut sources = Vec::with_capacity(tenant_rows.len());
+        for (_, received_at, text) in tenant_rows {
+            match event::split(text) {
+                Ok(raws) => sources.extend(raws.into_iter().map(|raw| Source::Inbox(raw.get(), *received_at))),
+                // Not JSON: as one event it fails with that message and is kept.
+                Err(_) => sources.push(Source::Inbox(text, *received_at)),
+            }
+        }
+        batch::ingest(&tenant_rows[0].0, &sources, session::now(), Rejects::Keep)?;
+    }
+    Ok(rows.len() as i64)
+}

@@ -1,0 +1,138 @@
+//! Rotation of key generations: the active index stays small, old keys go in one DROP.
+//!
+//! # Protocol
+//! `engine` says into which generations a new key is inserted and which older ones are probed. Each step is one short
+//! transaction; before the next one, `WaitForLockers(dedup_keys)` outlasts every writer that read the state before.
+//!
+//! | phase   | insert into | probe        |
+//! |---------|-------------|--------------|
+//! | steady  | g           | g, older     |
+//! | overlap | g and g+1   | g, g+1, older|
+//! | steady  | g+1         | g+1, g, older|
+//!
+//! Writers of two adjacent phases always share a generation they both insert into, so the unique index of that one
+//! decides between them; and when writers insert into g+1 only, all keys of g have been committed or rolled back,
+//! so probing g is enough. No writer waits for a rotation.
+//!
+//! A generation is dropped when its last key is older than the dedup window; `dedup_floor` then refuses events of its
+//! time, whatever the window is set to later.
+//!
+//! # Crash behaviour
+//! The phase is in `engine`; the next call goes on from it.
+//!
+//! Proof: tests/isolation/specs/rotation.spec.
+
+use pgrx::prelude::*;
+
+use crate::pg::error::{Fail, Outcome, SqlState, raise};
+use crate::pg::lock;
+use crate::pg::session::{self, AsOwner};
+use crate::pg::settings;
+use crate::pg::spi::{self, See};
+
+/// Takes the next step of a rotation that is due, and drops what has expired. True when it did something.
+#[pg_extern(sql = "")]
+fn rotate_dedup() -> bool {
+    raise(run())
+}
+
+fn run() -> Outcome<bool> {
+    if !lock::is_read_committed() {
+        return Err(Fail::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, "rotate_dedup() needs a transaction in READ COMMITTED")
+            .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
+    }
+    let _owner = AsOwner::of(session::relation("dedup_keys")?, pg_sys::ACL_UPDATE, "rotate_dedup")?;
+    let alone = spi::one("SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.dedup_keys'::regclass::oid::int, 0)", &[], See::Write, |row| row.bool(0))?;
+    if alone != Some(true) {
+        return Ok(false);
+    }
+    let phase = spi::one("SELECT generation_phase FROM meterflow.engine", &[], See::Write, |row| row.text(0))?
+        .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))?;
+    if phase == "overlap" {
+        finish()?;
+        return Ok(true);
+    }
+    let dropped = drop_expired()?;
+    let (generation, age) = spi::one(
+        "SELECT generation, (extract(epoch FROM clock_timestamp() - opened_at) * 1000000)::bigint FROM meterflow.dedup_generations ORDER BY generation DESC LIMIT 1",
+        &[],
+        See::Write,
+        |row| Ok((row.int4(0)?, row.int8(1)?)),
+    )?
+    .ok_or_else(|| Fail::corrupt("meterflow.dedup_generations is empty"))?;
+    if age < settings::dedup_generation() {
+        return Ok(dropped);
+    }
+    begin(generation, generation + 1)?;
+    Ok(true)
+}
+
+/// Steady to overlap: makes the next generation and has writers insert into both.
+fn begin(current: i32, next: i32) -> Outcome<()> {
+    // Writers that still insert by the phase before the last are outlasted: see the table above.
+    lock::wait_for_lockers(session::relation("dedup_keys")?, pg_sys::ShareLock);
+    spi::command(&format!("CREATE TABLE meterflow.dedup_keys_{next} () INHERITS (meterflow.dedup_keys) USING heap"))?;
+    spi::command(&format!("CREATE UNIQUE INDEX dedup_keys_{next}_key ON meterflow.dedup_keys_{next} (key)"))?;
+    spi::run("INSERT INTO meterflow.dedup_generations (generation) VALUES ($1)", &[next.into()], See::Write, |_| Ok(()))?;
+    spi::run(
+        "UPDATE meterflow.engine SET generation_phase = 'overlap', insert_generations = ARRAY[$1, $2]::int[]",
+        &[current.into(), next.into()],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    Ok(())
+}
+
+/// Overlap to steady: when all writers insert into both, the older one is closed.
+fn finish() -> Outcome<()> {
+    lock::wait_for_lockers(session::relation("dedup_keys")?, pg_sys::ShareLock);
+    spi::run(
+        "UPDATE meterflow.engine SET generation_phase = 'steady', probe_generations = insert_generations[1] || probe_generations, insert_generations = insert_generations[2:2]",
+        &[],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    spi::run(
+        "UPDATE meterflow.dedup_generations g SET closed_at = clock_timestamp() FROM meterflow.engine e WHERE g.generation = e.probe_generations[1]",
+        &[],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    Ok(())
+}
+
+/// Two steps: an expired generation is first no longer probed; when the writers that may still look for it have ended,
+/// it is dropped.
+fn drop_expired() -> Outcome<bool> {
+    let mut forgotten = Vec::new();
+    spi::run(
+        "SELECT g.generation FROM meterflow.dedup_generations g, meterflow.engine e \
+          WHERE g.closed_at IS NOT NULL AND g.generation <> ALL (e.probe_generations || e.insert_generations) ORDER BY 1",
+        &[],
+        See::Write,
+        |row| {
+            forgotten.push(row.int4(0)?);
+            Ok(())
+        },
+    )?;
+    if !forgotten.is_empty() {
+        lock::wait_for_lockers(session::relation("dedup_keys")?, pg_sys::ShareLock);
+    }
+    for generation in &forgotten {
+        spi::run("DELETE FROM meterflow.dedup_generations WHERE generation = $1", &[(*generation).into()], See::Write, |_| Ok(()))?;
+        spi::command(&format!("DROP TABLE meterflow.dedup_keys_{generation}"))?;
+    }
+    // An event of a generation is at most the future window younger than its end.
+    let (keep, future) = (settings::backdate_window() + settings::future_window(), settings::future_window());
+    let expired = spi::run(
+        "WITH expired AS (SELECT max(generation) AS last, max(closed_at) + $2 * interval '1 microsecond' AS floor FROM meterflow.dedup_generations \
+                           WHERE closed_at + $1 * interval '1 microsecond' < clock_timestamp()) \
+         UPDATE meterflow.engine e SET dedup_floor = greatest(e.dedup_floor, x.floor), \
+                probe_generations = (SELECT coalesce(array_agg(g ORDER BY g DESC), '{}') FROM unnest(e.probe_generations) g WHERE g > x.last) \
+           FROM expired x WHERE x.last = ANY (e.probe_generations)",
+        &[(keep as f64).into(), (future as f64).into()],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    Ok(!forgotten.is_empty() || expired > 0)
+}

@@ -1,0 +1,41 @@
+//! meterflow: usage metering and billing inside PostgreSQL.
+//!
+//! The rooms, in the order data flows. `core` is plain Rust and never mentions PostgreSQL; `pg` is everything that
+//! touches its internals and holds every `unsafe`; the rest are domains, which import `core`, `pg` and `meters` but
+//! not each other, except rating ← billing ← wallet. SQL objects are written by hand in `sql/`, in step with the
+//! domains; Rust gives no DDL of its own.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod core;
+mod pg;
+
+mod meters; // what is measured, and raw events read back
+mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
+mod rollup; // deltas → hour → day → month, by one folder at a time
+mod usage; // rollups ∪ deltas ∪ raw edges, in one snapshot; verify
+mod aggregates; // the same states for analysts' own tables
+mod rating; // usage → money
+mod worker; // the launcher and one worker a database
+
+use pgrx::prelude::*;
+
+::pgrx::pg_module_magic!(name, version);
+
+// The install script, in this order.
+extension_sql_file!("../sql/00_schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../sql/10_ingest.sql", name = "ingest", requires = ["schema"]);
+extension_sql_file!("../sql/15_rollups.sql", name = "rollups", requires = ["ingest"]);
+extension_sql_file!("../sql/20_meters.sql", name = "meters", requires = ["rollups"]);
+extension_sql_file!("../sql/40_usage.sql", name = "usage", requires = ["meters"]);
+extension_sql_file!("../sql/50_aggregates.sql", name = "aggregates", requires = ["usage"]);
+extension_sql_file!("../sql/60_billing.sql", name = "billing", requires = ["aggregates"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["billing"]);
+
+#[pg_guard]
+extern "C-unwind" fn _PG_init() {
+    pg::settings::define();
+    worker::define_settings();
+    worker::register();
+    pg::settings::reserve_prefix();
+}

@@ -1,0 +1,149 @@
+//! The meters of a tenant, compiled and kept for the session, and raw events as they see them.
+//!
+//! Ingest, rollup and usage all measure through this room, so that one event has one meaning.
+
+pub mod raw;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use pgrx::prelude::*;
+use rustc_hash::FxHashMap;
+
+use crate::core::key::Secret;
+use crate::core::meter::{Definition, Meter};
+use crate::pg::error::{Fail, Outcome, SqlState, raise};
+use crate::pg::spi::{self, Row, See};
+
+/// All versions of all meters of a tenant, by the name of the events they measure.
+#[derive(Default)]
+pub struct Meters {
+    pub all: Vec<Rc<Meter>>,
+    by_event: FxHashMap<String, Vec<usize>>,
+}
+
+impl Meters {
+    /// Meters whose version counts an event of that name at that time.
+    pub fn of<'a>(&'a self, event_name: &'a str, at: i64) -> impl Iterator<Item = &'a Meter> {
+        let places = self.by_event.get(event_name).map_or(&[][..], Vec::as_slice);
+        places.iter().map(|&i| &*self.all[i]).filter(move |meter| meter.applies(event_name, at))
+    }
+
+    fn push(&mut self, meter: Rc<Meter>) {
+        self.by_event.entry(meter.event_name.clone()).or_default().push(self.all.len());
+        self.all.push(meter);
+    }
+}
+
+thread_local! {
+    /// Meters of the tenants this session has written for, with the catalogue version they were read at.
+    static BY_TENANT: RefCell<FxHashMap<String, (i64, Rc<Meters>)>> = RefCell::default();
+    /// Compiled definitions by their text: a version never changes its definition, only its end.
+    static COMPILED: RefCell<FxHashMap<String, Rc<Meter>>> = RefCell::default();
+}
+
+/// Columns of meter_versions that `read` takes, in order.
+pub const COLUMNS: &str = "id, meter_key, event_name, aggregation, property, filters::text, dimensions, multiplier::text, \
+     percentile::text, (extract(epoch FROM bucket_size) * 1000000)::bigint, approximate, valid_from, valid_to, complete_from";
+
+/// The tenant's meters as committed by now; read again only when the catalogue has a newer version.
+pub fn of_tenant(tenant: &str, catalog_version: i64) -> Outcome<Rc<Meters>> {
+    let cached = BY_TENANT.with_borrow(|tenants| tenants.get(tenant).filter(|(version, _)| *version == catalog_version).map(|(_, meters)| meters.clone()));
+    if let Some(meters) = cached {
+        return Ok(meters);
+    }
+    let mut meters = Meters::default();
+    let sql = format!("SELECT {COLUMNS} FROM meterflow.meter_versions WHERE tenant_id = $1 AND valid_from < valid_to ORDER BY id");
+    spi::run(&sql, &[tenant.into()], See::Latest, |row| {
+        meters.push(read(row)?);
+        Ok(())
+    })?;
+    let meters = Rc::new(meters);
+    BY_TENANT.with_borrow_mut(|tenants| {
+        // A tenant a connection: a pool that serves thousands must not keep them all.
+        if tenants.len() >= 256 {
+            tenants.clear();
+        }
+        tenants.insert(tenant.to_string(), (catalog_version, meters.clone()));
+    });
+    Ok(meters)
+}
+
+/// A row of COLUMNS as a meter.
+pub fn read(row: &Row<'_>) -> Outcome<Rc<Meter>> {
+    let id = row.int4(0)?;
+    let key = row.text(1)?;
+    let dimensions: Vec<String> = row.require(6)?;
+    let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
+    let (event_name, aggregation) = (row.text(2)?, row.text(3)?);
+    let (property, filters, multiplier, percentile) = (text(4)?, text(5)?, text(7)?, text(8)?);
+    let bucket_size: Option<i64> = row.get(9);
+    let approximate = row.bool(10)?;
+    let (valid_from, valid_to) = (row.time(11)?, row.time(12)?);
+    let signature = format!("{id}\0{event_name}\0{aggregation}\0{property:?}\0{filters:?}\0{dimensions:?}\0{multiplier:?}\0{percentile:?}\0{bucket_size:?}\0{approximate}\0{valid_from}\0{valid_to}");
+    if let Some(meter) = COMPILED.with_borrow(|compiled| compiled.get(&signature).cloned()) {
+        return Ok(meter);
+    }
+    let definition = Definition {
+        key: &key,
+        event_name: &event_name,
+        aggregation: &aggregation,
+        property: property.as_deref(),
+        filters: filters.as_deref(),
+        dimensions: &dimensions,
+        multiplier: multiplier.as_deref(),
+        bucket_size,
+        percentile: percentile.as_deref(),
+        approximate,
+    };
+    let meter = Meter::compile(id, &definition, valid_from, valid_to)
+        .map_err(|error| Fail::corrupt(format!("stored meter \"{key}\" is not sound: {}: {}", error.path, error.message)))?;
+    let meter = Rc::new(meter);
+    COMPILED.with_borrow_mut(|compiled| {
+        if compiled.len() >= 4096 {
+            compiled.clear();
+        }
+        compiled.insert(signature, meter.clone());
+    });
+    Ok(meter)
+}
+
+/// The hash secret of the database.
+pub fn secret_of(bytes: &[u8]) -> Outcome<Secret> {
+    bytes.try_into().map(Secret).map_err(|_| Fail::corrupt("the secret of meterflow.engine is not 16 bytes"))
+}
+
+#[pg_extern(sql = "")]
+#[allow(clippy::too_many_arguments)]
+fn check_meter(
+    event_name: Option<&str>,
+    aggregation: Option<&str>,
+    property: Option<&str>,
+    filters: Option<pgrx::JsonB>,
+    dimensions: Option<Vec<Option<String>>>,
+    multiplier: Option<&str>,
+    percentile: Option<&str>,
+    bucket_size: Option<pgrx::datum::Interval>,
+    approximate: Option<bool>,
+) {
+    let dimensions: Vec<String> = dimensions.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect();
+    let filters = filters.map(|filters| filters.0.to_string());
+    let bucket_size = bucket_size.map(|size| (size.months() as i64 * 30 + size.days() as i64) * 86_400_000_000 + size.micros());
+    let definition = Definition {
+        key: "meter",
+        event_name: event_name.unwrap_or_default(),
+        aggregation: aggregation.unwrap_or_default(),
+        property,
+        filters: filters.as_deref(),
+        dimensions: &dimensions,
+        multiplier,
+        bucket_size,
+        percentile,
+        approximate: approximate.unwrap_or(false),
+    };
+    raise(Meter::compile(0, &definition, i64::MIN, i64::MAX).map(|_| ()).map_err(|error| {
+        Fail::new(SqlState::ERRCODE_CHECK_VIOLATION, "this meter can not be measured")
+            .detail(format!("{}: {}.", error.path, error.message))
+            .hint("Correct that column; \\d+ meterflow.meters describes each.")
+    }))
+}

@@ -1,0 +1,253 @@
+//! Many rows into one table in a few calls: `heap_multi_insert` and the table's indexes, without executor, SPI or
+//! triggers. Only for the extension's own tables and partitions, whose columns are all NOT NULL.
+//!
+//! What this path leaves out is the caller's to know: privileges (checked by the verb), row-level security and
+//! triggers (not applied to direct writes; the README says so).
+
+use std::cell::RefCell;
+
+use pgrx::pg_sys;
+
+use super::error::{Fail, Outcome, SqlState};
+
+/// Rows per `heap_multi_insert`: COPY's own figure; more only costs memory.
+const ROWS_PER_CALL: usize = 1000;
+
+/// A table open for writing. The lock is held to the end of the transaction, the rest until drop.
+pub struct Table {
+    rel: pg_sys::Relation,
+    indexes: Vec<Index>,
+}
+
+struct Index {
+    rel: pg_sys::Relation,
+    info: *mut pg_sys::IndexInfo,
+    /// Positions of the indexed columns in a row.
+    columns: Vec<usize>,
+    unique: bool,
+}
+
+/// Where appended rows are, and which of them (positions in the call) met another row with their key in a unique
+/// index: both stay until the caller decides.
+#[derive(Default)]
+pub struct Appended {
+    pub tids: Vec<pg_sys::ItemPointerData>,
+    pub conflicts: Vec<usize>,
+}
+
+impl Table {
+    pub fn open(oid: pg_sys::Oid) -> Outcome<Table> {
+        // SAFETY: relations and index descriptions are opened here and closed in drop; IndexInfo lives in the
+        // current memory context, which outlives the table.
+        unsafe {
+            let rel = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let mut table = Table { rel, indexes: Vec::new() };
+            let list = pg_sys::RelationGetIndexList(rel);
+            let length = if list.is_null() { 0 } else { (*list).length };
+            for i in 0..length {
+                let index_oid = (*(*list).elements.add(i as usize)).oid_value;
+                let index = pg_sys::index_open(index_oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+                let info = pg_sys::BuildIndexInfo(index);
+                if !(*info).ii_ReadyForInserts {
+                    pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+                    continue;
+                }
+                let attributes = &(&(*info).ii_IndexAttrNumbers)[..(*info).ii_NumIndexAttrs as usize];
+                let complex = !(*info).ii_Expressions.is_null()
+                    || !(*info).ii_Predicate.is_null()
+                    || !(*info).ii_ExclusionOps.is_null();
+                let columns = attributes.iter().map(|&a| (a as usize).wrapping_sub(1)).collect();
+                table.indexes.push(Index { rel: index, info, columns, unique: (*info).ii_Unique });
+                if complex {
+                    let name = std::ffi::CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr()).to_string_lossy();
+                    return Err(Fail::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "ingest can not maintain an index on an expression, with a WHERE clause, or an exclusion constraint")
+                        .detail(format!("Index \"{name}\" is one."))
+                        .hint("Drop it; create it on closed partitions only, or index a copy of the data."));
+                }
+            }
+            pg_sys::list_free(list);
+            Ok(table)
+        }
+    }
+
+    /// Appends rows given row by row in `values` (`width` datums each). Returns the rows that have a possible rival
+    /// in a unique index: rows inserted earlier, and concurrent ones whose transaction may still roll back. Such
+    /// rows are in the table all the same (as for a deferred constraint); see `keys.rs` for the decision.
+    pub fn append(&mut self, values: &[pg_sys::Datum], width: usize) -> Outcome<Appended> {
+        let mut appended = Appended::default();
+        // SAFETY: rel is open and locked; slots match its columns (checked by SlotPool); datums are valid for this
+        // call by contract of the callers, who keep arenas and contexts alive.
+        unsafe {
+            let cid = pg_sys::GetCurrentCommandId(true);
+            for chunk in values.chunks(ROWS_PER_CALL * width) {
+                let rows = chunk.len() / width;
+                SLOTS.with_borrow_mut(|pool| -> Outcome<()> {
+                    let slots = pool.of((*self.rel).rd_att, width, rows)?;
+                    for (i, row) in chunk.chunks_exact(width).enumerate() {
+                        let slot = slots[i];
+                        (*slot).tts_flags |= pg_sys::TTS_FLAG_EMPTY as u16;
+                        std::ptr::copy_nonoverlapping(row.as_ptr(), (*slot).tts_values, width);
+                        std::ptr::write_bytes((*slot).tts_isnull, 0, width);
+                        pg_sys::ExecStoreVirtualTuple(slot);
+                    }
+                    pg_sys::heap_multi_insert(self.rel, slots.as_mut_ptr(), rows as i32, cid, 0, std::ptr::null_mut());
+                    let first = appended.tids.len();
+                    appended.tids.extend(slots[..rows].iter().map(|&slot| (*slot).tts_tid));
+                    let mut key = [pg_sys::Datum::from(0); pg_sys::INDEX_MAX_KEYS as usize];
+                    let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
+                    for index in &self.indexes {
+                        let check = if index.unique {
+                            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL
+                        } else {
+                            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
+                        };
+                        for (i, row) in chunk.chunks_exact(width).enumerate() {
+                            for (k, &column) in index.columns.iter().enumerate() {
+                                key[k] = row[column];
+                            }
+                            let mut tid = appended.tids[first + i];
+                            let alone = pg_sys::index_insert(
+                                index.rel, key.as_mut_ptr(), nulls.as_mut_ptr(), &mut tid, self.rel, check, false, index.info,
+                            );
+                            if index.unique && !alone {
+                                appended.conflicts.push(first + i);
+                            }
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(appended)
+    }
+
+    /// Takes back a row this transaction has appended.
+    pub fn retract(&mut self, mut tid: pg_sys::ItemPointerData) {
+        // SAFETY: the row is our own, so the delete neither waits nor fails.
+        unsafe { pg_sys::simple_heap_delete(self.rel, &mut tid) }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: closes what open opened. While an ERROR unwinds, the transaction's abort releases them instead.
+        unsafe {
+            if std::thread::panicking() {
+                return;
+            }
+            for index in &self.indexes {
+                #[cfg(any(feature = "pg17", feature = "pg18"))]
+                pg_sys::index_insert_cleanup(index.rel, index.info);
+                pg_sys::index_close(index.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+            }
+            pg_sys::table_close(self.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+thread_local! {
+    static SLOTS: RefCell<SlotPool> = const { RefCell::new(SlotPool { shapes: Vec::new() }) };
+}
+
+/// Virtual tuple slots kept for the session, by row shape: making a thousand of them for every batch would cost
+/// as much as a tenth of inserting the rows.
+struct SlotPool {
+    shapes: Vec<Shape>,
+}
+
+struct Shape {
+    types: Vec<pg_sys::Oid>,
+    desc: pg_sys::TupleDesc,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+}
+
+impl SlotPool {
+    /// SAFETY: `desc` is a valid descriptor.
+    unsafe fn of(&mut self, desc: pg_sys::TupleDesc, width: usize, rows: usize) -> Outcome<&mut Vec<*mut pg_sys::TupleTableSlot>> {
+        // SAFETY: attributes 0..natts of a descriptor are valid; slots live in TopMemoryContext with their own copy
+        // of the descriptor, so that no relation's reference count is held between transactions.
+        unsafe {
+            let natts = (*desc).natts as usize;
+            let types: Vec<pg_sys::Oid> = (0..natts).map(|i| attribute(desc, i).atttypid).collect();
+            if natts != width || (0..natts).any(|i| attribute(desc, i).attisdropped) {
+                return Err(Fail::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "a table of meterflow has other columns than its version defines")
+                    .detail(format!("It has {natts} columns where {width} are written."))
+                    .hint("Drop the added columns: meterflow writes its tables directly."));
+            }
+            let at = match self.shapes.iter().position(|shape| shape.types == types) {
+                Some(at) => at,
+                None => {
+                    let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+                    let copy = pg_sys::CreateTupleDescCopy(desc);
+                    pg_sys::MemoryContextSwitchTo(previous);
+                    self.shapes.push(Shape { types, desc: copy, slots: Vec::new() });
+                    self.shapes.len() - 1
+                }
+            };
+            let shape = &mut self.shapes[at];
+            while shape.slots.len() < rows {
+                let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+                shape.slots.push(pg_sys::MakeSingleTupleTableSlot(shape.desc, &pg_sys::TTSOpsVirtual));
+                pg_sys::MemoryContextSwitchTo(previous);
+            }
+            Ok(&mut shape.slots)
+        }
+    }
+}
+
+/// SAFETY: `i` is below natts. PostgreSQL 18 moved attributes behind a compact array; pgrx's helper knows both.
+unsafe fn attribute<'a>(desc: pg_sys::TupleDesc, i: usize) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: by contract.
+    unsafe { &*tuple_attribute(desc, i) }
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe fn tuple_attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: attrs is an array of natts elements.
+    unsafe { (*desc).attrs.as_ptr().add(i) }
+}
+
+#[cfg(feature = "pg18")]
+unsafe fn tuple_attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: the full attributes follow the natts compact ones (TupleDescAttr in access/tupdesc.h).
+    unsafe { (*desc).compact_attrs.as_ptr().add((*desc).natts as usize).cast::<pg_sys::FormData_pg_attribute>().add(i) }
+}
+
+/// Datums of fixed-size columns.
+pub fn int8(value: i64) -> pg_sys::Datum {
+    pg_sys::Datum::from(value)
+}
+
+pub fn int4(value: i32) -> pg_sys::Datum {
+    pg_sys::Datum::from(value)
+}
+
+/// A uuid datum; valid as long as the bytes are.
+pub fn uuid(bytes: &[u8; 16]) -> pg_sys::Datum {
+    pg_sys::Datum::from(bytes.as_ptr())
+}
+
+/// The jsonb of a JSON text, in the current memory context. The text has been validated to what jsonb accepts.
+pub fn jsonb(text: &std::ffi::CStr) -> pg_sys::Datum {
+    // SAFETY: jsonb_in takes a NUL-terminated string.
+    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))]) }.unwrap_or(pg_sys::Datum::from(0))
+}
+
+/// Runs `work` in a memory context of its own that is freed afterwards.
+pub fn in_own_memory<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: the context is deleted after its last use; an ERROR frees it with its parent.
+    unsafe {
+        let context = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"meterflow batch".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        let previous = pg_sys::MemoryContextSwitchTo(context);
+        let result = work();
+        pg_sys::MemoryContextSwitchTo(previous);
+        pg_sys::MemoryContextDelete(context);
+        result
+    }
+}

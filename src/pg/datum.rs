@@ -1,0 +1,78 @@
+//! Between PostgreSQL's values and ours: times, texts and numerics.
+
+use pgrx::pg_sys;
+
+/// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+const PG_EPOCH: i64 = 946_684_800_000_000;
+
+/// Unix microseconds of a `timestamptz`; the infinities stay the ends of the range.
+pub fn unix_micros(pg: i64) -> i64 {
+    match pg {
+        i64::MIN | i64::MAX => pg,
+        _ => pg.saturating_add(PG_EPOCH),
+    }
+}
+
+/// `timestamptz` of Unix microseconds.
+pub fn pg_micros(unix: i64) -> i64 {
+    match unix {
+        i64::MIN | i64::MAX => unix,
+        _ => unix.saturating_sub(PG_EPOCH),
+    }
+}
+
+/// Writes texts as short varlenas into one buffer: five small allocations an event are worth avoiding.
+#[derive(Default)]
+pub struct TextArena {
+    bytes: Vec<u8>,
+}
+
+/// Where a value lies in its arena; addresses are taken only once the arena no longer grows.
+#[derive(Clone, Copy)]
+pub struct Slice {
+    start: usize,
+}
+
+impl TextArena {
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Stores `payload` with a varlena header: one byte for up to 126 bytes, else four (which asks for alignment).
+    pub fn push(&mut self, payload: &[u8]) -> Slice {
+        const SHORT_MAX: usize = 126;
+        let len = payload.len();
+        if len <= SHORT_MAX {
+            let start = self.bytes.len();
+            let header = (len + 1) as u8;
+            self.bytes.push(if cfg!(target_endian = "little") { (header << 1) | 1 } else { header | 0x80 });
+            self.bytes.extend_from_slice(payload);
+            Slice { start }
+        } else {
+            // The buffer itself is at least 4-aligned only if its base is: pad to 8 and keep the base 8-aligned.
+            while !self.bytes.len().is_multiple_of(8) {
+                self.bytes.push(0);
+            }
+            let start = self.bytes.len();
+            let total = (len + 4) as u32;
+            let header = if cfg!(target_endian = "little") { (total << 2).to_le_bytes() } else { total.to_be_bytes() };
+            self.bytes.extend_from_slice(&header);
+            self.bytes.extend_from_slice(payload);
+            Slice { start }
+        }
+    }
+
+    /// The datum of a stored value; valid until the arena is cleared or grows.
+    pub fn datum(&self, slice: Slice) -> pg_sys::Datum {
+        // SAFETY: `slice.start` was returned by push of this arena, so it lies inside the buffer.
+        unsafe { pg_sys::Datum::from(self.bytes.as_ptr().add(slice.start)) }
+    }
+}
+
+/// A `timestamptz` of Unix microseconds, to be returned to SQL.
+pub fn timestamptz(unix: i64) -> pgrx::datum::TimestampWithTimeZone {
+    use pgrx::FromDatum;
+    // SAFETY: a timestamptz is any i64, passed by value.
+    unsafe { pgrx::datum::TimestampWithTimeZone::from_datum(pg_sys::Datum::from(pg_micros(unix)), false) }
+        .unwrap_or_else(pgrx::datum::TimestampWithTimeZone::positive_infinity)
+}

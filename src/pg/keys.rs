@@ -1,0 +1,164 @@
+//! Key generations: probing them, and deciding between rivals.
+//!
+//! A key row is (key uuid, payload int8, at timestamptz), unique by key. `probe` answers from the newest committed state.
+//! `decide` settles a key that `Table::append` reported as having a rival, as a deferred unique constraint would:
+//! look at every row with that key whatever its transaction's state; wait for the ones still in flight; a committed
+//! one wins, an aborted one is nothing. The btree lets one of two concurrent inserters see the other, so at most one
+//! of them keeps its row. Proof: tests/isolation/specs/same_key*.spec.
+
+use pgrx::pg_sys;
+
+use super::error::Outcome;
+
+/// What the key's first use recorded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Known {
+    pub payload: i64,
+    /// The time the event is stored under, Unix microseconds.
+    pub at: i64,
+}
+
+/// One generation, open for probing.
+pub struct Generation {
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl Generation {
+    /// Opens the key table. The unique index is the only one the extension makes on it.
+    pub fn open(oid: pg_sys::Oid) -> Outcome<Generation> {
+        // SAFETY: opened here, closed in drop.
+        unsafe {
+            let heap = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let list = pg_sys::RelationGetIndexList(heap);
+            let first = if list.is_null() { pg_sys::InvalidOid } else { (*(*list).elements).oid_value };
+            pg_sys::list_free(list);
+            let index = pg_sys::index_open(first, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
+            Ok(Generation { heap, index, slot })
+        }
+    }
+
+    /// Looks up sorted `keys` as of the newest committed state (and our own writes); calls `found` for each hit.
+    pub fn probe<'k>(&self, keys: impl Iterator<Item = (usize, &'k [u8; 16])>, mut found: impl FnMut(usize, Known)) {
+        // SAFETY: the snapshot is pushed for the scan and popped after it; scan keys point at live key bytes.
+        unsafe {
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+            let scan = begin_scan(self.heap, self.index, pg_sys::GetActiveSnapshot());
+            for (position, key) in keys {
+                let mut scan_key = equals(key);
+                pg_sys::index_rescan(scan, &mut scan_key, 1, std::ptr::null_mut(), 0);
+                if pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                    found(position, self.current());
+                }
+            }
+            pg_sys::index_endscan(scan);
+            pg_sys::PopActiveSnapshot();
+        }
+    }
+
+    /// Whether a row other than ours holds the key for good; waits for transactions that may yet roll back.
+    pub fn decide(&self, key: &[u8; 16], ours: pg_sys::ItemPointerData) -> Option<Known> {
+        // SAFETY: a dirty snapshot lives on the stack for the scan; waiting happens with the scan closed.
+        unsafe {
+            loop {
+                let mut dirty: pg_sys::SnapshotData = std::mem::zeroed();
+                dirty.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+                let scan = begin_scan(self.heap, self.index, &mut dirty);
+                let mut scan_key = equals(key);
+                pg_sys::index_rescan(scan, &mut scan_key, 1, std::ptr::null_mut(), 0);
+                let mut rival = None;
+                let mut wait_for = None;
+                while pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                    if same_tid((*self.slot).tts_tid, ours) {
+                        continue;
+                    }
+                    // A dirty snapshot reports in xmin an inserter in flight, in xmax a deleter in flight.
+                    let in_flight = if dirty.xmin != pg_sys::InvalidTransactionId { dirty.xmin } else { dirty.xmax };
+                    if in_flight != pg_sys::InvalidTransactionId {
+                        wait_for = Some((in_flight, (*self.slot).tts_tid));
+                    } else {
+                        rival = Some(self.current());
+                    }
+                    break;
+                }
+                pg_sys::index_endscan(scan);
+                clear(self.slot);
+                match wait_for {
+                    Some((xid, mut tid)) => {
+                        pg_sys::XactLockTableWait(xid, self.heap, &mut tid, pg_sys::XLTW_Oper::XLTW_InsertIndex);
+                    }
+                    None => return rival,
+                }
+            }
+        }
+    }
+
+    /// SAFETY: the slot holds a row of this table.
+    unsafe fn current(&self) -> Known {
+        // SAFETY: columns 2 and 3 are NOT NULL and eight bytes by value.
+        unsafe {
+            pg_sys::slot_getsomeattrs_int(self.slot, 3);
+            let values = (*self.slot).tts_values;
+            Known { payload: (*values.add(1)).value() as i64, at: super::datum::unix_micros((*values.add(2)).value() as i64) }
+        }
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // SAFETY: closes what open opened; while an ERROR unwinds, the transaction's abort does it.
+        unsafe {
+            if std::thread::panicking() {
+                return;
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::table_close(self.heap, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+/// SAFETY: relations are open, the snapshot outlives the scan.
+unsafe fn begin_scan(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> pg_sys::IndexScanDesc {
+    // SAFETY: by contract. PostgreSQL 18 added an instrumentation argument.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::index_beginscan(heap, index, snapshot, std::ptr::null_mut(), 1, 0);
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::index_beginscan(heap, index, snapshot, 1, 0)
+    }
+}
+
+/// SAFETY: the key must outlive the scan key.
+unsafe fn equals(key: &[u8; 16]) -> pg_sys::ScanKeyData {
+    // SAFETY: ScanKeyInit fills the whole struct.
+    unsafe {
+        let mut scan_key: pg_sys::ScanKeyData = std::mem::zeroed();
+        pg_sys::ScanKeyInit(
+            &mut scan_key,
+            1,
+            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+            pg_sys::Oid::from(pg_sys::F_UUID_EQ).into(),
+            pg_sys::Datum::from(key.as_ptr()),
+        );
+        scan_key
+    }
+}
+
+/// Lets go of the page a slot has pinned: nobody should wait for a transaction with a page in hand.
+///
+/// SAFETY: the slot is one of table_slot_create.
+unsafe fn clear(slot: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: every kind of slot has a clear callback.
+    unsafe {
+        if let Some(clear) = (*(*slot).tts_ops).clear {
+            clear(slot);
+        }
+    }
+}
+
+fn same_tid(a: pg_sys::ItemPointerData, b: pg_sys::ItemPointerData) -> bool {
+    a.ip_posid == b.ip_posid && a.ip_blkid.bi_hi == b.ip_blkid.bi_hi && a.ip_blkid.bi_lo == b.ip_blkid.bi_lo
+}

@@ -1,0 +1,62 @@
+//! The locks of the protocols: the write fence, its wait, and horizons.
+
+use pgrx::pg_sys;
+
+/// Takes a relation lock for the rest of the transaction, without opening the relation.
+pub fn lock_relation(oid: pg_sys::Oid, mode: u32) {
+    // SAFETY: waits for and takes a heavyweight lock; an unknown oid only locks a number.
+    unsafe { pg_sys::LockRelationOid(oid, mode as pg_sys::LOCKMODE) }
+}
+
+/// Waits until every transaction that now holds a lock conflicting with `mode` on the relation has ended.
+/// New holders are not waited for, and our own locks don't count.
+pub fn wait_for_lockers(oid: pg_sys::Oid, mode: u32) {
+    // SAFETY: MyDatabaseId is set in any backend that runs SQL; the tag is a plain value.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.into(),
+            locktag_field2: oid.into(),
+            locktag_field3: 0,
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        pg_sys::WaitForLockers(tag, mode as pg_sys::LOCKMODE, false);
+    }
+}
+
+/// Whether no snapshot in the cluster (standbys with feedback and slots included) can miss the effects of `xid`.
+/// `rel` only tells which database is meant.
+pub fn all_snapshots_see(xid: u64, rel: pg_sys::Oid) -> bool {
+    // SAFETY: the relation is opened and closed here; the horizon is a plain value.
+    unsafe {
+        let relation = pg_sys::table_open(rel, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let horizon = pg_sys::GetOldestNonRemovableTransactionId(relation);
+        pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        let next = pg_sys::ReadNextFullTransactionId().value;
+        // The horizon is at most 2^31 behind the next id: widen it with the epoch of the next.
+        let behind = (next as u32).wrapping_sub(horizon.into_inner());
+        xid < next - u64::from(behind)
+    }
+}
+
+/// Makes what this transaction wrote visible to its own next command.
+pub fn command_done() {
+    // SAFETY: only legal outside parallel mode, which write functions (PARALLEL UNSAFE) guarantee.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared state.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Whether the transaction takes a new snapshot for every statement.
+pub fn is_read_committed() -> bool {
+    // SAFETY: reads a backend-local integer.
+    unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+pub fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}

@@ -1,0 +1,14 @@
+//! Everything that touches PostgreSQL's internals. Every `unsafe` of the crate stands in this folder, each with
+//! its reason; the domains above use it as plain Rust.
+
+pub mod bulk;
+pub mod datum;
+pub mod error;
+pub mod keys;
+pub mod lock;
+pub mod partition;
+pub mod session;
+pub mod settings;
+pub mod spi;
+pub mod transition;
+pub mod worker;

@@ -1,0 +1,77 @@
+//! Who calls, and what the session is.
+
+use pgrx::pg_sys;
+
+use super::error::{Fail, Outcome, SqlState};
+
+/// While it lives, the session acts as the owner of the extension's tables: verbs check the caller's right first
+/// and then keep their own books. An ERROR restores the user with the transaction.
+pub struct AsOwner {
+    user: pg_sys::Oid,
+    context: i32,
+}
+
+impl AsOwner {
+    /// Refuses unless the caller has `privilege` (an ACL_ constant) on the relation, then becomes its owner.
+    pub fn of(relation: pg_sys::Oid, privilege: u32, verb: &str) -> Outcome<AsOwner> {
+        // SAFETY: catalogue look-ups and backend-local user ids.
+        unsafe {
+            let mut user = pg_sys::InvalidOid;
+            let mut context = 0;
+            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+            if pg_sys::pg_class_aclcheck(relation, user, privilege as pg_sys::AclMode) != pg_sys::AclResult::ACLCHECK_OK {
+                return Err(Fail::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for {verb}"))
+                    .hint("Ask the owner of meterflow for SELECT meterflow.grant_access(role, 'ingest')."));
+            }
+            let owner = owner_of(relation)?;
+            pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+            Ok(AsOwner { user, context })
+        }
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        // SAFETY: restores what `of` found.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) }
+    }
+}
+
+fn owner_of(relation: pg_sys::Oid) -> Outcome<pg_sys::Oid> {
+    // SAFETY: the relation is opened and closed here.
+    unsafe {
+        let rel = pg_sys::relation_open(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let owner = (*(*rel).rd_rel).relowner;
+        pg_sys::relation_close(rel, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        Ok(owner)
+    }
+}
+
+/// Oid of a relation of the extension's schema.
+pub fn relation(name: &str) -> Outcome<pg_sys::Oid> {
+    let missing = || {
+        Fail::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("relation meterflow.{name} does not exist"))
+            .hint("CREATE EXTENSION meterflow, or restore what was dropped by hand.")
+    };
+    let text = std::ffi::CString::new(name).map_err(|_| missing())?;
+    // SAFETY: syscache look-ups by name.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"meterflow".as_ptr(), true);
+        let oid = pg_sys::get_relname_relid(text.as_ptr(), schema);
+        if schema == pg_sys::InvalidOid || oid == pg_sys::InvalidOid { Err(missing()) } else { Ok(oid) }
+    }
+}
+
+/// The clock, in Unix microseconds.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    super::datum::unix_micros(unsafe { pg_sys::GetCurrentTimestamp() })
+}
+
+/// Next value of a sequence.
+pub fn next_value(sequence: pg_sys::Oid) -> i64 {
+    // SAFETY: nextval_oid takes one oid and returns an int8 by value; it raises an ERROR when it can't.
+    unsafe {
+        pgrx::direct_function_call(pg_sys::nextval_oid, &[Some(pg_sys::Datum::from(sequence))]).unwrap_or_default()
+    }
+}

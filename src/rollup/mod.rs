@@ -1,0 +1,67 @@
+//! From deltas to the ladder of rollups: hour → day → month.
+
+mod dirty;
+mod fold;
+mod ladder;
+mod retention;
+mod slots;
+mod store;
+
+use pgrx::prelude::*;
+
+use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::lock;
+use crate::pg::session::{self, AsOwner};
+use crate::pg::spi::{self, See};
+
+/// `meterflow.fold_state` as the folder finds and leaves it. Times are Unix microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct FoldState {
+    pub folded_batch: i64,
+    pub folds: i64,
+    pub closed_day: i64,
+    pub closed_month: i64,
+    pub hour_floor: i64,
+    pub day_floor: i64,
+    pub raw_floor: i64,
+}
+
+impl FoldState {
+    pub fn read(see: See) -> Outcome<FoldState> {
+        spi::one(
+            "SELECT folded_batch, folds, closed_day, closed_month, hour_floor, day_floor, raw_floor FROM meterflow.fold_state",
+            &[],
+            see,
+            |row| {
+                Ok(FoldState {
+                    folded_batch: row.int8(0)?,
+                    folds: row.int8(1)?,
+                    closed_day: row.time(2)?,
+                    closed_month: row.time(3)?,
+                    hour_floor: row.time(4)?,
+                    day_floor: row.time(5)?,
+                    raw_floor: row.time(6)?,
+                })
+            },
+        )?
+        .ok_or_else(|| Fail::corrupt("meterflow.fold_state is empty"))
+    }
+}
+
+/// Enters work on rollups: as owner, under READ COMMITTED, alone. None when another session is at it.
+fn enter(verb: &str) -> Outcome<Option<AsOwner>> {
+    if !lock::is_read_committed() {
+        return Err(Fail::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, format!("{verb}() needs a transaction in READ COMMITTED"))
+            .detail("It waits for writers and must then see what they committed; a fixed snapshot would not.")
+            .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
+    }
+    let owner = AsOwner::of(session::relation("rollups")?, pg_sys::ACL_UPDATE, verb)?;
+    // The lock's name is the relation it guards; advisory locks of applications use other classes.
+    let alone = spi::one(
+        "SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.rollups'::regclass::oid::int, 0)",
+        &[],
+        See::Write,
+        |row| row.bool(0),
+    )?;
+    Ok(Some(owner).filter(|_| alone == Some(true)))
+}
