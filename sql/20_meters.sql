@@ -49,10 +49,10 @@ CREATE TABLE meterflow.meter_versions (
 ) USING heap;
 COMMENT ON TABLE meterflow.meter_versions IS 'Every definition a meter has had, and the event times it is valid for.';
 
-CREATE FUNCTION meterflow.check_meter(event_name text, aggregation text, property text, filters jsonb, dimensions text[],
+CREATE FUNCTION meterflow.check_meter(event_name text, aggregation text, property text, filters text, dimensions text[],
                                       multiplier text, percentile text, bucket_size interval, approximate boolean)
 RETURNS void LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'check_meter_wrapper';
-COMMENT ON FUNCTION meterflow.check_meter(text, text, text, jsonb, text[], text, text, interval, boolean) IS
+COMMENT ON FUNCTION meterflow.check_meter(text, text, text, text, text[], text, text, interval, boolean) IS
   'Raises an error that explains what is wrong with a meter definition; returns nothing when it is sound.';
 
 -- Takes the write fence for a change that readers and the folder must see in batch order (src/rollup/dirty.rs).
@@ -75,7 +75,7 @@ BEGIN
   END IF;
   NEW.filters := coalesce(NEW.filters, '{}');
   NEW.dimensions := coalesce(NEW.dimensions, '{}');
-  PERFORM meterflow.check_meter(NEW.event_name, NEW.aggregation, NEW.property, NEW.filters, NEW.dimensions,
+  PERFORM meterflow.check_meter(NEW.event_name, NEW.aggregation, NEW.property, NEW.filters::text, NEW.dimensions,
                                 NEW.multiplier::text, NEW.percentile::text, NEW.bucket_size, NEW.approximate);
   IF TG_OP = 'INSERT' THEN
     -- A row that pg_restore brings back has its version, and meter_versions has the history.

@@ -37,8 +37,7 @@ INSERT INTO meterflow.job_status (job) SELECT job FROM meterflow.jobs();
 
 CREATE FUNCTION meterflow.record_job(job text, phase text, took_seconds double precision, code text, error text,
                                      next_seconds double precision) RETURNS void
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   started timestamptz := clock_timestamp() - make_interval(secs => took_seconds);
@@ -82,15 +81,9 @@ SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '2s'
 AS $$
 DECLARE
-  todo record;
-  began timestamptz;
-  done bigint;
-  total bigint;
-  batches integer;
-  code text;
-  message text;
-  detail text;
-  hint text;
+  todo record; began timestamptz;
+  done bigint; total bigint; batches integer;
+  code text; message text; detail text; hint text;
 BEGIN
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION 'maintain() can not run on a standby'
@@ -135,26 +128,30 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'wake_worker_wrapper';
 COMMENT ON FUNCTION meterflow.wake_worker() IS
   'Asks the launcher to start this database''s worker as soon as this transaction has committed; false when meterflow isn''t preloaded.';
 
+CREATE FUNCTION meterflow.pause_worker() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pause_worker_wrapper';
+COMMENT ON FUNCTION meterflow.pause_worker() IS
+  'Keeps this database''s worker from starting jobs until this session ends, and waits for the one that runs. maintain() still works.';
+
 CREATE FUNCTION meterflow.worker_mode(database text DEFAULT current_database()) RETURNS text
 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'worker_mode_wrapper';
 COMMENT ON FUNCTION meterflow.worker_mode(text) IS
   'Whether this server''s settings give the database a worker: expected, or not preloaded, standby, switched off, database not selected.';
 
--- Workers hold a lock of a kind that no SQL function takes (src/pg/worker.rs): everybody may see it.
-CREATE FUNCTION meterflow.worker_pid() RETURNS integer
-LANGUAGE sql STABLE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_temp
+-- Told from locks of a kind that no SQL function takes (src/pg/worker.rs): everybody may see them.
+CREATE FUNCTION meterflow.worker_session(OUT pid integer, OUT paused_by integer)
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT l.pid FROM pg_locks l
-   WHERE l.locktype = 'userlock' AND l.classid = 1835428983 AND l.objid = 1 AND l.granted
+  SELECT min(l.pid) FILTER (WHERE l.objid = 1), min(l.pid) FILTER (WHERE l.objid = 2 AND l.mode = 'ShareLock')
+    FROM pg_locks l
+   WHERE l.locktype = 'userlock' AND l.classid = 1835428983 AND l.granted
      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 $$;
-COMMENT ON FUNCTION meterflow.worker_pid() IS 'Process id of this database''s worker, null when none runs.';
+COMMENT ON FUNCTION meterflow.worker_session() IS 'Process id of this database''s worker, null when none runs, and of a session that has paused it.';
 
 CREATE FUNCTION meterflow.fence_holders()
 RETURNS TABLE (pid integer, prepared text, application_name text, state text, since timestamptz)
-LANGUAGE sql STABLE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT l.pid, p.gid, nullif(a.application_name, ''), a.state, coalesce(p.prepared, a.xact_start)
     FROM pg_locks l
@@ -187,28 +184,21 @@ $$;
 COMMENT ON FUNCTION meterflow.event_partitions() IS 'Partitions of meterflow.events: the times they hold, [from, to), and their size with indexes.';
 
 CREATE FUNCTION meterflow.status() RETURNS TABLE (name text, value text, detail text)
-LANGUAGE sql STABLE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
   WITH clock (t) AS (SELECT date_trunc('second', statement_timestamp())),
-  young AS (
-    SELECT count(*) AS batches, min(b.recorded_at) AS oldest, coalesce(sum(b.accepted), 0) AS accepted,
+  young AS (SELECT count(*) AS batches, min(b.recorded_at) AS oldest, coalesce(sum(b.accepted), 0) AS accepted,
            coalesce(sum(b.duplicates), 0) AS duplicates, coalesce(sum(b.failed), 0) AS failed
       FROM meterflow.batches b WHERE b.batch > (SELECT f.folded_batch FROM meterflow.fold_state f)),
-  pending AS (
-    SELECT count(*) AS deltas FROM meterflow.deltas d WHERE d.batch > (SELECT f.folded_batch FROM meterflow.fold_state f)),
+  pending AS (SELECT count(*) AS deltas FROM meterflow.deltas d WHERE d.batch > (SELECT f.folded_batch FROM meterflow.fold_state f)),
   -- Counted up to a limit, so that looking stays cheap when something has piled up.
-  inbox AS (
-    SELECT count(*) AS n, min(i.received_at) AS oldest FROM (SELECT received_at FROM meterflow.inbox LIMIT 100000) i),
-  rejected AS (
-    SELECT count(*) AS n, max(r.last_seen_at) AS latest FROM (SELECT last_seen_at FROM meterflow.rejected_events LIMIT 100000) r),
-  partitions AS (
-    SELECT count(*) AS n, min(p.from_time) AS first, max(p.to_time) AS last, coalesce(sum(p.bytes), 0) AS bytes
+  inbox AS (SELECT count(*) AS n, min(i.received_at) AS oldest FROM (SELECT received_at FROM meterflow.inbox LIMIT 100000) i),
+  rejected AS (SELECT count(*) AS n, max(r.last_seen_at) AS latest FROM (SELECT last_seen_at FROM meterflow.rejected_events LIMIT 100000) r),
+  partitions AS (SELECT count(*) AS n, min(p.from_time) AS first, max(p.to_time) AS last, coalesce(sum(p.bytes), 0) AS bytes
       FROM meterflow.event_partitions() p),
-  generations AS (
-    SELECT count(*) AS n, min(g.opened_at) AS oldest FROM meterflow.dedup_generations g),
+  generations AS (SELECT count(*) AS n, min(g.opened_at) AS oldest FROM meterflow.dedup_generations g),
   holder AS (SELECT * FROM meterflow.fence_holders() LIMIT 1),
-  worker (pid, mode) AS (SELECT meterflow.worker_pid(), meterflow.worker_mode())
+  worker AS (SELECT w.pid, w.paused_by, meterflow.worker_mode() AS mode FROM meterflow.worker_session() w)
   SELECT l.name, l.value, l.detail
     FROM clock, young, pending, inbox, rejected, partitions, generations, worker,
          meterflow.fold_state f CROSS JOIN meterflow.engine e LEFT JOIN holder h ON true,
@@ -230,9 +220,9 @@ AS $$
                 partitions.first || ' to ' || partitions.last || ', ' || pg_size_pretty(partitions.bytes)),
            (12, 'dedup generations', generations.n::text,
                 format('%s; keys kept since %s', e.generation_phase, date_trunc('second', greatest(e.dedup_floor, generations.oldest)))),
-           (13, 'worker', CASE WHEN worker.pid IS NOT NULL THEN 'running' ELSE 'not running' END,
-                coalesce('pid ' || worker.pid, CASE worker.mode WHEN 'expected' THEN 'starting, or failing: see the server log'
-                  ELSE worker.mode || ': call meterflow.maintain()' END))
+           (13, 'worker', CASE WHEN worker.paused_by IS NOT NULL THEN 'paused' WHEN worker.pid IS NOT NULL THEN 'running' ELSE 'not running' END,
+                coalesce('by pid ' || worker.paused_by, 'pid ' || worker.pid, CASE worker.mode WHEN 'expected' THEN 'starting, or failing: see the server log'
+                  WHEN 'standby' THEN 'standby: the primary does the work' ELSE worker.mode || ': call meterflow.maintain()' END))
          ) l (pos, name, value, detail)
   UNION ALL
   SELECT * FROM (
@@ -248,8 +238,7 @@ $$;
 COMMENT ON FUNCTION meterflow.status() IS 'What there is to know at a glance: counters, what waits to be folded and for whom, storage, worker and jobs.';
 
 CREATE FUNCTION meterflow.health(OUT healthy boolean, OUT reasons text[])
-LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   -- A fold a second is usual; a minute's tail is still read in milliseconds, an hour's is not.
@@ -258,13 +247,10 @@ DECLARE
   mode constant text := meterflow.worker_mode();
   clock constant timestamptz := statement_timestamp();
   state meterflow.fold_state;
-  floor timestamptz;
-  oldest timestamptz;
-  last timestamptz;
+  floor timestamptz; oldest timestamptz; last timestamptz;
   way_out constant text := CASE mode WHEN 'not preloaded' THEN 'add meterflow to shared_preload_libraries, or call meterflow.maintain() from cron'
-    WHEN 'expected' THEN 'see the server log' ELSE 'call meterflow.maintain() from cron' END;
-  holder record;
-  job record;
+    WHEN 'expected' THEN 'see the server log' WHEN 'standby' THEN 'look at the primary' ELSE 'call meterflow.maintain() from cron' END;
+  holder record; worker record; job record;
 BEGIN
   reasons := '{}';
   SELECT * INTO state FROM meterflow.fold_state;
@@ -294,20 +280,21 @@ BEGIN
     reasons := reasons || format('job %s fails (%s in a row): %s', job.job, job.failures, split_part(job.last_error, E'\n', 1));
   END LOOP;
 
-  IF mode = 'expected' AND meterflow.worker_pid() IS NULL THEN
+  SELECT * INTO worker FROM meterflow.worker_session();
+  IF mode = 'expected' AND worker.pid IS NULL THEN
     reasons := reasons || 'the worker is not running: see the server log, and max_worker_processes'::text;
+  ELSIF worker.paused_by IS NOT NULL THEN
+    reasons := reasons || format('the worker is paused until the session of pid %s ends', worker.paused_by);
   END IF;
 
   IF mode <> 'standby' THEN
-    FOR job IN SELECT string_agg(s.job, ', ' ORDER BY j.position) AS names, min(s.last_finished) AS since
-                 FROM meterflow.jobs() j JOIN meterflow.job_status s USING (job)
-                WHERE s.failures = 0 AND coalesce(clock - s.last_finished > greatest(10 * j.every, interval '10 minutes'),
-                                                  meterflow.worker_pid() IS NULL) LOOP
-      IF job.names IS NOT NULL THEN
-        reasons := reasons || format('%s: not run %s; %s', job.names,
-                                     coalesce('since ' || date_trunc('second', job.since), 'yet'), way_out);
-      END IF;
-    END LOOP;
+    SELECT string_agg(s.job, ', ' ORDER BY j.position) AS names, min(s.last_finished) AS since INTO job
+      FROM meterflow.jobs() j JOIN meterflow.job_status s USING (job)
+     WHERE s.failures = 0
+       AND coalesce(clock - s.last_finished > greatest(10 * j.every, interval '10 minutes'), worker.pid IS NULL);
+    IF job.names IS NOT NULL THEN
+      reasons := reasons || format('%s: not run %s; %s', job.names, coalesce('since ' || date_trunc('second', job.since), 'yet'), way_out);
+    END IF;
   END IF;
 
   SELECT max(p.to_time) INTO last FROM meterflow.event_partitions() p;
@@ -326,13 +313,11 @@ END $$;
 COMMENT ON FUNCTION meterflow.health() IS 'Whether all is well, and if not, what is wrong and what to do, in plain words. For monitoring.';
 
 CREATE FUNCTION meterflow.grant_access(role regrole, access text) RETURNS void
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   grantee constant text := role::text;
-  item record;
-  public_columns text;
+  item record; public_columns text;
 BEGIN
   IF access IS NULL OR access NOT IN ('ingest', 'read', 'admin', 'none') THEN
     RAISE EXCEPTION 'unknown access %', coalesce(quote_literal(access), 'null')
@@ -390,11 +375,9 @@ COMMENT ON FUNCTION meterflow.grant_access(regrole, text) IS
 -- What changes state is nobody's until granted. Everything else stays PUBLIC: it computes, or sees no more than its
 -- caller may read. Upgrade scripts end with this call, and so does any file after this one that makes such a function.
 CREATE FUNCTION meterflow.revoke_public() RETURNS void
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  item record;
+DECLARE item record;
 BEGIN
   FOR item IN SELECT p.oid::regprocedure AS name FROM pg_proc p
                WHERE p.pronamespace = 'meterflow'::regnamespace AND p.provolatile = 'v' AND p.prokind IN ('f', 'p') LOOP
@@ -404,5 +387,11 @@ END $$;
 COMMENT ON FUNCTION meterflow.revoke_public() IS 'Internal: takes state-changing functions from PUBLIC; the last word of install and upgrade scripts.';
 DO $$ BEGIN PERFORM meterflow.revoke_public(); END $$;
 
--- A server that preloads meterflow starts the worker when this transaction has committed.
-DO $$ BEGIN PERFORM meterflow.wake_worker(); END $$;
+-- A server that preloads meterflow starts the worker when this transaction has committed; but not into a restore, which
+-- has only begun: its session (every dump turns row_security off) pauses the worker until it ends.
+DO $$ BEGIN
+  IF current_setting('row_security') = 'off' THEN
+    PERFORM meterflow.pause_worker();
+  END IF;
+  PERFORM meterflow.wake_worker();
+END $$;

@@ -13,6 +13,7 @@ use crate::core::decimal::Quantity;
 use crate::core::state::{Ask, Kind, Sample, State, StateError};
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
+use crate::pg::transition;
 
 fn unusable(error: StateError) -> Fail {
     match error {
@@ -119,9 +120,8 @@ fn quantity(value: &AnyNumeric) -> Outcome<Quantity> {
 }
 
 /// Adds a sample to the transition state, which is made on first use. Nulls are passed over, as SQL aggregates do.
-fn accumulate(mut transition: Internal, kind: Kind, sample: Option<Sample>) -> Internal {
-    // SAFETY is pgrx's: the Internal holds what this module put there.
-    let state = crate::pg::transition::state_in(&mut transition, kind);
+fn accumulate(mut transition: Internal, kind: Kind, sample: Option<Sample>, call: pg_sys::FunctionCallInfo) -> Internal {
+    let state = transition::state_in(&mut transition, kind, call);
     if let Some(sample) = sample {
         raise(state.add(&sample).map_err(unusable));
     }
@@ -152,8 +152,8 @@ macro_rules! transitions {
     ($($name:ident = $kind:ident ($($arg:ident: $type:ty),*) => $sample:expr;)*) => {
         $(
             #[pg_extern(sql = "")]
-            fn $name(state: Internal, $($arg: $type),*) -> Internal {
-                accumulate(state, Kind::$kind, $sample)
+            fn $name(state: Internal, $($arg: $type,)* call: pg_sys::FunctionCallInfo) -> Internal {
+                accumulate(state, Kind::$kind, $sample, call)
             }
         )*
     };
@@ -174,42 +174,38 @@ transitions! {
 }
 
 #[pg_extern(sql = "")]
-fn merge_step(transition: Internal, bytes: Option<&[u8]>) -> Internal {
+fn merge_step(transition: Internal, bytes: Option<&[u8]>, call: pg_sys::FunctionCallInfo) -> Internal {
     let Some(bytes) = bytes else { return transition };
     let other = raise(decoded(bytes));
-    merged(transition, &other)
+    merged(transition, &other, call)
 }
 
-fn merged(mut transition: Internal, other: &State) -> Internal {
-    let state = crate::pg::transition::state_in(&mut transition, other.kind());
+fn merged(mut transition: Internal, other: &State, call: pg_sys::FunctionCallInfo) -> Internal {
+    let state = transition::state_in(&mut transition, other.kind(), call);
     raise(state.merge(other).map_err(unusable));
     transition
 }
 
 #[pg_extern(sql = "")]
-fn state_combine(left: Internal, right: Internal) -> Internal {
-    match crate::pg::transition::state_of(&right) {
+fn state_combine(left: Internal, right: Internal, call: pg_sys::FunctionCallInfo) -> Internal {
+    match transition::state_of(&right) {
         None => left,
-        Some(other) => merged(left, other),
+        Some(other) => merged(left, other, call),
     }
 }
 
 #[pg_extern(sql = "")]
 fn state_serialize(transition: Internal) -> Vec<u8> {
-    crate::pg::transition::state_of(&transition).map(encoded).unwrap_or_default()
+    transition::state_of(&transition).map(encoded).unwrap_or_default()
 }
 
 #[pg_extern(sql = "")]
-fn state_deserialize(bytes: &[u8], _unused: Internal) -> Internal {
-    let mut transition = Internal::default();
-    let state = raise(decoded(bytes));
-    let kind = state.kind();
-    *crate::pg::transition::state_in(&mut transition, kind) = state;
-    transition
+fn state_deserialize(bytes: &[u8], _unused: Internal, call: pg_sys::FunctionCallInfo) -> Internal {
+    merged(Internal::default(), &raise(decoded(bytes)), call)
 }
 
 /// The finished state; null when there were no rows.
 #[pg_extern(sql = "")]
 fn state_final(transition: Internal) -> Option<Vec<u8>> {
-    crate::pg::transition::state_of(&transition).map(encoded)
+    transition::state_of(&transition).map(encoded)
 }

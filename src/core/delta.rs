@@ -32,10 +32,6 @@ pub struct Accumulator {
 }
 
 impl Accumulator {
-    pub fn clear(&mut self) {
-        self.states.clear();
-    }
-
     pub fn add(&mut self, customer: u32, meter: i32, kind: Kind, group: u32, sample: &Sample) -> Result<(), StateError> {
         self.states
             .entry((customer, meter, hour_of(sample.at), group))

@@ -20,7 +20,7 @@ use crate::pg::partition::{self, Leaf};
 use crate::pg::{lock, session, settings};
 
 use super::engine::{self, Fenced};
-use super::{ResultRow, dedup, groups, partitions, reject};
+use super::{dedup, groups, partitions, reject};
 
 /// Events numbered within one batch; the number of an event is `batch << 16 | position`. Longer calls are cut.
 const BATCH_EVENTS: usize = 16_384;
@@ -59,7 +59,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn row(self) -> ResultRow {
+    pub fn row(self) -> TableIterator<'static, (i32, i32, pgrx::JsonB)> {
         let failed: Vec<serde_json::Value> = self
             .failures
             .into_iter()

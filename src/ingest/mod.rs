@@ -41,10 +41,8 @@ use crate::pg::settings;
 
 use batch::{Report, Source};
 
-type ResultRow = TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))>;
-
 #[pg_extern(sql = "")]
-fn ingest(events: Option<&str>, tenant_id: Option<&str>) -> ResultRow {
+fn ingest(events: Option<&str>, tenant_id: Option<&str>) -> TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))> {
     raise(ingest_text(events.unwrap_or_default(), tenant_id)).row()
 }
 
@@ -68,7 +66,7 @@ fn ingest_text_rows(
     properties: Vec<Option<String>>,
     sources: Option<Vec<Option<String>>>,
     tenant_id: Option<&str>,
-) -> ResultRow {
+) -> TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))> {
     let rows = transaction_ids.len();
     let lengths = [
         ("customer_ids", customer_ids.len()),

@@ -10,7 +10,6 @@ use crate::pg::session::{self, AsOwner};
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
-use super::ResultRow;
 use super::batch::{self, Rejects, Report, Source};
 
 /// Writes failed events to `rejected_events`; one that failed the same way before counts up.
@@ -72,7 +71,7 @@ fn json_of(event: &Event<'_>) -> String {
 }
 
 #[pg_extern(sql = "")]
-fn retry_rejected(ids: Option<Vec<i64>>) -> ResultRow {
+fn retry_rejected(ids: Option<Vec<i64>>) -> TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))> {
     raise(retry(ids)).row()
 }
 

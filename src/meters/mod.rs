@@ -119,7 +119,7 @@ fn check_meter(
     event_name: Option<&str>,
     aggregation: Option<&str>,
     property: Option<&str>,
-    filters: Option<pgrx::JsonB>,
+    filters: Option<&str>,
     dimensions: Option<Vec<Option<String>>>,
     multiplier: Option<&str>,
     percentile: Option<&str>,
@@ -127,14 +127,13 @@ fn check_meter(
     approximate: Option<bool>,
 ) {
     let dimensions: Vec<String> = dimensions.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect();
-    let filters = filters.map(|filters| filters.0.to_string());
     let bucket_size = bucket_size.map(|size| (size.months() as i64 * 30 + size.days() as i64) * 86_400_000_000 + size.micros());
     let definition = Definition {
         key: "meter",
         event_name: event_name.unwrap_or_default(),
         aggregation: aggregation.unwrap_or_default(),
         property,
-        filters: filters.as_deref(),
+        filters,
         dimensions: &dimensions,
         multiplier,
         bucket_size,

@@ -34,10 +34,6 @@ pub struct Slice {
 }
 
 impl TextArena {
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-    }
-
     /// Stores `payload` with a varlena header: one byte for up to 126 bytes, else four (which asks for alignment).
     pub fn push(&mut self, payload: &[u8]) -> Slice {
         const SHORT_MAX: usize = 126;

@@ -22,9 +22,9 @@ use pgrx::{IntoDatum, PgLogLevel, PgLwLock, PgSqlErrorCode, PgTryBuilder, pg_gua
 
 use super::error::{Outcome, raise};
 
-/// Type of both workers' locks and of nothing else: pg_locks shows them as locktype `userlock`, classid MARK.
-/// No SQL function takes locks of this type, so no session can keep the worker out as it could with an advisory lock;
-/// and being held by the session, it ends with the process, however that dies.
+/// Marks the worker's own locks: pg_locks shows them as locktype `userlock`, classid MARK, objid 1 (held by the worker
+/// of the database) or 2 (held by sessions that pause it). No SQL function takes locks of this type, so nobody can
+/// keep the worker out as with an advisory lock; held by the session, they end with its process, however that dies.
 pub const MARK: u32 = 0x6d66_6c77; // "mflw"
 
 const BELLS: usize = 32;
@@ -268,6 +268,24 @@ pub fn claim_database() -> bool {
     }
 }
 
+/// Whether no session has paused the worker; if so none can until this transaction ends. In an attempt.
+pub fn may_work() -> bool {
+    // SAFETY: MyDatabaseId is ours; the lock is released with the transaction.
+    unsafe {
+        let database = u32::from(pg_sys::MyDatabaseId);
+        try_lock(database, MARK, 2, pg_sys::LockTagType::LOCKTAG_USERLOCK, pg_sys::USER_LOCKMETHOD, pg_sys::ExclusiveLock, false)
+    }
+}
+
+/// Keeps the worker from starting a job until this session ends, and waits for the one that runs.
+pub fn pause() {
+    // SAFETY: the same tag as in `may_work`; waits, and can be cancelled. Several sessions may hold it.
+    unsafe {
+        let tag = lock_tag(pg_sys::MyDatabaseId.into(), MARK, 2, pg_sys::LockTagType::LOCKTAG_USERLOCK, pg_sys::USER_LOCKMETHOD);
+        pg_sys::LockAcquire(&tag, pg_sys::ShareLock as pg_sys::LOCKMODE, true, false);
+    }
+}
+
 /// Whether nobody waits for this database to be free of sessions. DROP DATABASE, ALTER DATABASE RENAME or SET
 /// TABLESPACE and CREATE DATABASE TEMPLATE lock it first and then give other sessions 5 seconds to leave: a worker
 /// that asks every second, and leaves, is never in their way. In an attempt, whose end releases the probing lock.
@@ -282,16 +300,20 @@ pub fn database_is_ours_to_use() -> bool {
 
 /// SAFETY: inside a transaction; the tag's fields are those that the tag type has in lock.h.
 unsafe fn try_lock(field1: u32, field2: u32, field3: u32, kind: u32, method: u32, mode: u32, session: bool) -> bool {
-    let tag = pg_sys::LOCKTAG {
+    let tag = lock_tag(field1, field2, field3, kind, method);
+    // SAFETY: does not wait; the tag is copied.
+    unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL }
+}
+
+fn lock_tag(field1: u32, field2: u32, field3: u32, kind: u32, method: u32) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
         locktag_field1: field1,
         locktag_field2: field2,
         locktag_field3: field3,
         locktag_field4: 0,
         locktag_type: kind as u8,
         locktag_lockmethodid: method as u8,
-    };
-    // SAFETY: does not wait; the tag is copied.
-    unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL }
+    }
 }
 
 /// Asks the launcher, once this transaction has committed, to look at this database; false when there is none.

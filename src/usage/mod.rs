@@ -29,15 +29,8 @@ use source::{Answer, Question};
 /// Most windows one call answers: a year of five-minute windows.
 const MAX_WINDOWS: usize = 110_000;
 
-type UsageRow = (
-    name!(window_start, TimestampWithTimeZone),
-    name!(window_end, TimestampWithTimeZone),
-    name!(customer_id, Option<String>),
-    name!(group_key, Option<String>),
-    name!(value, Option<String>),
-);
-
-type UsageRows = TableIterator<'static, UsageRow>;
+/// window_start, window_end, customer_id, group_key, value.
+type UsageRow = (TimestampWithTimeZone, TimestampWithTimeZone, Option<String>, Option<String>, Option<String>);
 
 #[pg_extern(sql = "")]
 #[allow(clippy::too_many_arguments)]
@@ -51,7 +44,16 @@ fn usage_rows(
     filters: Option<&str>,
     timezone: &str,
     total: bool,
-) -> UsageRows {
+) -> TableIterator<
+    'static,
+    (
+        name!(window_start, TimestampWithTimeZone),
+        name!(window_end, TimestampWithTimeZone),
+        name!(customer_id, Option<String>),
+        name!(group_key, Option<String>),
+        name!(value, Option<String>),
+    ),
+> {
     let (start, end) = (unix_micros(start_time.into_inner()), unix_micros(end_time.into_inner()));
     let rows = raise(usage(meter_key, (start, end), customer_id, window_size, group_by, filters, timezone, total));
     TableIterator::new(rows)

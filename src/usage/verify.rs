@@ -22,21 +22,36 @@ use crate::pg::lock::check_for_interrupts;
 use crate::pg::spi::{self, See};
 use crate::pg::{partition, session, settings};
 
+/// problem, meter_key, customer_id, group_key, grain, bucket, expected, found.
 type Row = (
-    name!(problem, String),
-    name!(meter_key, Option<String>),
-    name!(customer_id, Option<String>),
-    name!(group_key, Option<String>),
-    name!(grain, Option<String>),
-    name!(bucket, Option<TimestampWithTimeZone>),
-    name!(expected, Option<String>),
-    name!(found, Option<String>),
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<TimestampWithTimeZone>,
+    Option<String>,
+    Option<String>,
 );
 
-type Rows = TableIterator<'static, Row>;
-
 #[pg_extern(sql = "")]
-fn verify(meter_key: Option<&str>, start_time: TimestampWithTimeZone, end_time: TimestampWithTimeZone) -> Rows {
+fn verify(
+    meter_key: Option<&str>,
+    start_time: TimestampWithTimeZone,
+    end_time: TimestampWithTimeZone,
+) -> TableIterator<
+    'static,
+    (
+        name!(problem, String),
+        name!(meter_key, Option<String>),
+        name!(customer_id, Option<String>),
+        name!(group_key, Option<String>),
+        name!(grain, Option<String>),
+        name!(bucket, Option<TimestampWithTimeZone>),
+        name!(expected, Option<String>),
+        name!(found, Option<String>),
+    ),
+> {
     let (from, to) = (unix_micros(start_time.into_inner()), unix_micros(end_time.into_inner()));
     TableIterator::new(raise(check(meter_key, from.max(EARLIEST), to.min(LATEST))))
 }

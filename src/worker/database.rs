@@ -8,6 +8,10 @@
 //! A job that fails is tried again after 1, 2, 4, ... 300 seconds (at most 5 when it only lost a race for a lock);
 //! the others go on as before. meterflow.job_status shows it, the log has it once, until it works again.
 //!
+//! While a dump is restored the worker must not touch what isn't complete yet. CREATE EXTENSION run by a restore (known
+//! by row_security = off, which every dump sets) pauses the worker until its session ends; pg_restore --jobs is also
+//! known by its sessions' name.
+//!
 //! A job that brings the server down must not do so once a second. So before the first run of a job in the life of a
 //! worker the start is written down, durably; a worker that finds a start without an end counts it as a failure and
 //! waits accordingly. That costs one commit a job in a worker's life. Successes are written at most every REPORT,
@@ -70,6 +74,14 @@ fn run(database: u32) {
     }
 }
 
+/// Whether jobs may run now; until the end of the transaction nobody can change that.
+fn may_work() -> Outcome<bool> {
+    const QUERY: &str = "
+        SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pg_restore')";
+    let restoring = spi::one(QUERY, &[], See::Statement, |row| row.bool(0))?;
+    Ok(restoring == Some(false) && pg::may_work())
+}
+
 /// The extension's oid while there is something to do here. Dropped and created again it is another one: what this
 /// worker knows is out of date then, and the launcher has been rung for the next.
 fn installed() -> Outcome<Option<i64>> {
@@ -82,6 +94,14 @@ fn installed() -> Outcome<Option<i64>> {
     })
 }
 
+/// What the worker does next.
+enum Round {
+    Leave,
+    Pause,
+    Reload(Vec<Job>),
+    Work,
+}
+
 fn serve(extension: i64) {
     let mut jobs: Vec<Job> = Vec::new();
     let mut reload_at = Instant::now();
@@ -92,18 +112,25 @@ fn serve(extension: i64) {
         }
         let reload = Instant::now() >= reload_at;
         let round = pg::attempt("looking for work", || match installed()? {
-            Some(same) if same == extension => Ok(Some(if reload { Some(list()?) } else { None })),
-            _ => Ok(None),
+            Some(same) if same != extension => Ok(Round::Leave),
+            None => Ok(Round::Leave),
+            Some(_) if !may_work()? => Ok(Round::Pause),
+            Some(_) if reload => Ok(Round::Reload(list()?)),
+            Some(_) => Ok(Round::Work),
         });
         match round {
-            Ok(None) => return,
-            Ok(Some(listed)) => {
-                trouble = None;
-                if let Some(listed) = listed {
-                    jobs = keep(jobs, listed);
-                    reload_at = Instant::now() + RELOAD;
-                }
+            Ok(Round::Leave) => return,
+            Ok(Round::Pause) => {
+                reload_at = Instant::now();
+                pg::wait(TICK);
+                continue;
             }
+            Ok(Round::Reload(listed)) => {
+                trouble = None;
+                jobs = keep(jobs, listed);
+                reload_at = Instant::now() + RELOAD;
+            }
+            Ok(Round::Work) => trouble = None,
             Err(failure) => {
                 if trouble.as_ref() != Some(&failure.message) {
                     pg::log(PgLogLevel::WARNING, &failure);
@@ -177,7 +204,10 @@ impl Job {
             self.first = false;
         }
         let began = Instant::now();
-        let outcome = pg::attempt(&self.call, || spi::one(&self.call, &[], See::Write, |row| Ok(row.get::<i64>(0))));
+        let outcome = pg::attempt(&self.call, || match pg::may_work() {
+            true => spi::one(&self.call, &[], See::Write, |row| Ok(row.get::<i64>(0))),
+            false => Ok(None), // paused since this round began: nothing done
+        });
         let took = began.elapsed();
         match outcome {
             Ok(done) => {

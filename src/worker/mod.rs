@@ -87,6 +87,12 @@ fn wake_worker() -> bool {
     pg::worker::ring_at_commit()
 }
 
+/// Keeps this database's worker from starting jobs until the session ends; waits for the job that runs.
+#[pg_extern(sql = "")]
+fn pause_worker() {
+    pg::worker::pause();
+}
+
 /// Why the database has a worker or has none: `expected`, or the reason against it.
 #[pg_extern(sql = "")]
 fn worker_mode(database: &str) -> &'static str {
