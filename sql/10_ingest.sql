@@ -11,8 +11,9 @@ CREATE TABLE meterflow.events (
   properties      jsonb       NOT NULL
 ) PARTITION BY RANGE (timestamp);
 COMMENT ON TABLE meterflow.events IS 'Accepted usage events as sent, partitioned by timestamp; never updated. A voided event stays and is named in event_corrections.';
+-- Each partition has an index of its own on (tenant_id, customer_id, timestamp), made with it. Not one of the parent's:
+-- pg_restore attaches partitions before it makes their indexes, and would find those made already.
 COMMENT ON COLUMN meterflow.events.seq IS 'Unique arrival number: batch * 65536 + position in the batch.';
-CREATE INDEX events_customer_idx ON meterflow.events (tenant_id, customer_id, timestamp);
 
 -- The number of a batch is drawn after its transaction holds the write fence; src/rollup/fold.rs needs that order.
 CREATE SEQUENCE meterflow.batch_seq CACHE 1;

@@ -227,7 +227,7 @@ AS $$
   UNION ALL
   SELECT * FROM (
     SELECT 'job ' || j.job,
-           CASE WHEN s.failures > 0 THEN format('failing, %s in a row', s.failures)
+           CASE WHEN s.failures > 0 AND s.last_error_code = '55P03' THEN 'waiting for a lock' WHEN s.failures > 0 THEN format('failing, %s in a row', s.failures)
                 WHEN s.last_finished IS NULL THEN 'never ran' ELSE 'ok' END,
            concat_ws('; ', 'last ran ' || date_trunc('second', s.last_finished),
                      'error ' || s.last_error_code || ' at ' || date_trunc('second', s.last_error_at) || ': ' || s.last_error,
@@ -274,9 +274,9 @@ BEGIN
     reasons := reasons || format('events wait in the inbox for %s', date_trunc('second', clock - oldest));
   END IF;
 
-  -- One lost race for a lock is nothing; the same error twice is.
+  -- Losing a race for a lock is nothing, unless it goes on.
   FOR job IN SELECT * FROM meterflow.job_status s
-              WHERE s.failures > CASE WHEN s.last_error_code IN ('55P03', '40001', '40P01') THEN 2 ELSE 0 END ORDER BY s.job LOOP
+              WHERE s.failures > 0 AND (s.last_error_code NOT IN ('55P03', '40001', '40P01') OR clock - s.last_finished > max_lag) ORDER BY s.job LOOP
     reasons := reasons || format('job %s fails (%s in a row): %s', job.job, job.failures, split_part(job.last_error, E'\n', 1));
   END LOOP;
 

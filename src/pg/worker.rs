@@ -59,10 +59,15 @@ impl From<&ErrorReportWithLevel> for Failure {
         Failure {
             state: report.sql_error_code(),
             message: report.message().to_string(),
-            detail: report.detail().map(str::to_string),
+            detail: report.detail().map(without_backtrace).filter(|detail| !detail.is_empty()),
             hint: report.hint().map(str::to_string),
         }
     }
+}
+
+/// pgrx appends a backtrace of Rust frames to the DETAIL of what passes through them when RUST_BACKTRACE is set.
+fn without_backtrace(detail: &str) -> String {
+    detail.split("\n   0: ").next().unwrap_or_default().trim().to_string()
 }
 
 /// Whether shared_preload_libraries is being read: the only time when shared memory and workers can be asked for.

@@ -279,7 +279,8 @@ fn record(job: &str, phase: &str, took: f64, failure: Option<&pg::Failure>, next
 
 fn log_failure(job: &str, failure: &pg::Failure) {
     let message = format!("meterflow job {job} failed: {}", failure.message);
-    pg::log(PgLogLevel::WARNING, &pg::Failure { message, ..failure.clone() });
+    let level = if lost_a_race(failure.state) { PgLogLevel::LOG } else { PgLogLevel::WARNING };
+    pg::log(level, &pg::Failure { message, ..failure.clone() });
 }
 
 fn log_recovery(job: &str) {

@@ -1,0 +1,23 @@
+//! The pure core, compiled without PostgreSQL: laws of states, calendars and prices, parsers against what they must
+//! refuse. Property tests run here; what needs a server is in pg_regress, isolation and client.
+
+#[path = "../src/core/mod.rs"]
+#[allow(dead_code)]
+mod core;
+
+#[path = "core/calendar.rs"]
+mod calendar;
+#[path = "core/cover.rs"]
+mod cover;
+#[path = "core/decimal.rs"]
+mod decimal_tests;
+#[path = "core/delta.rs"]
+mod delta;
+#[path = "core/event.rs"]
+mod event;
+#[path = "core/meter.rs"]
+mod meter;
+#[path = "core/pricing.rs"]
+mod pricing;
+#[path = "core/state.rs"]
+mod state_tests;
