@@ -1,6 +1,5 @@
 //! One batch through the pipeline.
 
-use std::ffi::CString;
 use std::ops::Range;
 
 use pgrx::prelude::*;
@@ -17,7 +16,7 @@ use crate::pg::bulk::{self, Table};
 use crate::pg::datum::{TextArena, pg_micros};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::partition::{self, Leaf};
-use crate::pg::{lock, session, settings};
+use crate::pg::{jsonb, lock, session, settings};
 
 use super::engine::{self, Fenced};
 use super::{dedup, groups, partitions, reject};
@@ -121,7 +120,7 @@ pub fn ingest(tenant: &str, sources: &[Source<'_>], now: i64, rejects: Rejects) 
     check_tenant(tenant)?;
     let mut report = Report::default();
     for (i, chunk) in sources.chunks(BATCH_EVENTS).enumerate() {
-        bulk::in_own_memory(|| one_batch(tenant, chunk, i * BATCH_EVENTS, now, rejects, &mut report))?;
+        bulk::in_batch_memory(|| one_batch(tenant, chunk, i * BATCH_EVENTS, now, rejects, &mut report))?;
     }
     Ok(report)
 }
@@ -175,7 +174,7 @@ fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejec
 
 /// Stores one event whose key has been claimed before: an amendment. It is numbered as the first of the batch.
 pub fn replace(tenant: &str, fenced: &Fenced, text: &str) -> Outcome<Result<(), Fault>> {
-    bulk::in_own_memory(|| {
+    bulk::in_batch_memory(|| {
         let meters = meters::of_tenant(tenant, fenced.engine.catalog_version)?;
         let mut intake = Intake { tenant, now: session::now(), fenced, meters: &meters, measured: Measured::default(), scratch: Scratch::default() };
         let source = Source::Json(text);
@@ -322,26 +321,27 @@ const EVENT_COLUMNS: usize = 8;
 
 /// Appends sorted candidates to their partitions.
 fn write_events(tenant: &str, candidates: &[Candidate<'_>], leaves: &[Leaf]) -> Outcome<()> {
+    let mut scratch = Scratch::default();
     for part in candidates.chunk_by(|a, b| a.leaf == b.leaf) {
-        let mut arena = TextArena::default();
+        let mut arena = TextArena::with_capacity(part.len() * 384);
         let tenant = arena.push(tenant.as_bytes());
-        let texts: Vec<_> = part
-            .iter()
-            .map(|candidate| {
-                let event = &candidate.event;
-                [&event.customer_id, &event.event_name, &event.source, &event.transaction_id].map(|text| arena.push(text.as_bytes()))
-            })
-            .collect();
+        let mut texts = Vec::with_capacity(part.len());
+        for candidate in part {
+            let event = &candidate.event;
+            let [customer, name, source, transaction] =
+                [&event.customer_id, &event.event_name, &event.source, &event.transaction_id].map(|text| arena.push(text.as_bytes()));
+            let tape = scratch
+                .read(&event.properties, MAX_DEPTH + 1)
+                .map_err(|fault| Fail::corrupt(format!("accepted properties can not be read again: {fault}")))?;
+            let properties = arena.push_with(|bytes| jsonb::write(tape.root(), bytes));
+            texts.push([customer, name, source, transaction, properties]);
+        }
         let mut values = Vec::with_capacity(part.len() * EVENT_COLUMNS);
         for (candidate, texts) in part.iter().zip(&texts) {
-            // The parser has refused every text with a NUL byte.
-            let properties = CString::new(candidate.event.properties.as_bytes())
-                .map_err(|_| Fail::new(SqlState::ERRCODE_UNTRANSLATABLE_CHARACTER, "properties contain a NUL byte"))?;
             values.push(bulk::int8(pg_micros(candidate.at)));
             values.push(bulk::int8(candidate.seq));
             values.push(arena.datum(tenant));
             values.extend(texts.map(|text| arena.datum(text)));
-            values.push(bulk::jsonb(&properties));
         }
         let Some(first) = part.first() else { continue };
         Table::open(leaves[first.leaf].oid)?.append(&values, EVENT_COLUMNS)?;

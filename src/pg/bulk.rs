@@ -227,27 +227,35 @@ pub fn uuid(bytes: &[u8; 16]) -> pg_sys::Datum {
     pg_sys::Datum::from(bytes.as_ptr())
 }
 
-/// The jsonb of a JSON text, in the current memory context. The text has been validated to what jsonb accepts.
-pub fn jsonb(text: &std::ffi::CStr) -> pg_sys::Datum {
-    // SAFETY: jsonb_in takes a NUL-terminated string.
-    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))]) }.unwrap_or(pg_sys::Datum::from(0))
+thread_local! {
+    static BATCH_MEMORY: std::cell::Cell<pg_sys::MemoryContext> = const { std::cell::Cell::new(std::ptr::null_mut()) };
 }
 
-/// Runs `work` in a memory context of its own that is freed afterwards.
-pub fn in_own_memory<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: the context is deleted after its last use; an ERROR frees it with its parent.
+/// What the context keeps between batches, in bytes: a batch of a thousand rows fits, so that its memory is not given
+/// back to the system and faulted in again each time (an eighth of all ingest time when it was).
+const KEPT_BYTES: usize = 2 * 1024 * 1024;
+
+/// Runs `work` in a memory context of its own, which is emptied afterwards.
+pub fn in_batch_memory<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: the context lives as long as the backend; it is emptied before use, so what an ERROR left goes too.
+    // `work` does not call itself in here: no verb ingests within a batch.
     unsafe {
-        let context = pg_sys::AllocSetContextCreateInternal(
-            pg_sys::CurrentMemoryContext,
-            c"meterflow batch".as_ptr(),
-            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-        );
+        let mut context = BATCH_MEMORY.get();
+        if context.is_null() {
+            context = pg_sys::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                c"meterflow batch".as_ptr(),
+                KEPT_BYTES,
+                KEPT_BYTES,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            BATCH_MEMORY.set(context);
+        }
+        pg_sys::MemoryContextReset(context);
         let previous = pg_sys::MemoryContextSwitchTo(context);
         let result = work();
         pg_sys::MemoryContextSwitchTo(previous);
-        pg_sys::MemoryContextDelete(context);
+        pg_sys::MemoryContextReset(context);
         result
     }
 }

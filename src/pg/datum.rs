@@ -58,6 +58,20 @@ impl TextArena {
         }
     }
 
+    /// Stores what `write` appends, which must be a whole varlena, at a multiple of four.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Slice {
+        while !self.bytes.len().is_multiple_of(8) {
+            self.bytes.push(0);
+        }
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        Slice { start }
+    }
+
+    pub fn with_capacity(bytes: usize) -> TextArena {
+        TextArena { bytes: Vec::with_capacity(bytes) }
+    }
+
     /// The datum of a stored value; valid until the arena is cleared or grows.
     pub fn datum(&self, slice: Slice) -> pg_sys::Datum {
         // SAFETY: `slice.start` was returned by push of this arena, so it lies inside the buffer.

@@ -4,6 +4,7 @@
 pub mod bulk;
 pub mod datum;
 pub mod error;
+pub mod jsonb;
 pub mod keys;
 pub mod lock;
 pub mod partition;
