@@ -14,6 +14,8 @@ pub const HOUR: i64 = 3_600 * SECOND;
 pub const DAY: i64 = 24 * HOUR;
 
 pub const EVENT_NAME: &str = "llm.request";
+/// So many events are sent before one is sent again, at least.
+const RETRY_AFTER: u64 = 10_000;
 pub const MODELS: [(&str, u32); 6] =
     [("gpt-4o", 30), ("gpt-4o-mini", 28), ("claude-sonnet-4", 22), ("claude-haiku-4", 10), ("llama-3.3-70b", 6), ("o3", 4)];
 const REGIONS: [(&str, u32); 4] = [("us-east-1", 45), ("eu-west-1", 30), ("us-west-2", 15), ("ap-southeast-1", 10)];
@@ -118,13 +120,13 @@ impl Workload {
     }
 
     fn repeats(&self, i: u64) -> bool {
-        i > 0 && self.duplicates > 0 && self.rng(i, 1).below(self.duplicates) == 0
+        i >= RETRY_AFTER && self.duplicates > 0 && self.rng(i, 1).below(self.duplicates) == 0
     }
 
     fn original(&self, i: u64) -> u64 {
-        let mut j = i - 1 - self.rng(i, 2).below(i.min(20_000));
+        let mut j = i - RETRY_AFTER - self.rng(i, 2).below((i - RETRY_AFTER + 1).min(RETRY_AFTER));
         while self.repeats(j) {
-            j -= 1; // 0 repeats nothing
+            j -= 1; // the first ones repeat nothing
         }
         j
     }

@@ -11,7 +11,8 @@ CREATE TABLE meterflow.events (
   properties      jsonb       NOT NULL
 ) PARTITION BY RANGE (timestamp);
 COMMENT ON TABLE meterflow.events IS 'Accepted usage events as sent, partitioned by timestamp; never updated. A voided event stays and is named in event_corrections.';
--- Each partition has an index of its own on (tenant_id, customer_id, timestamp), made with it. Not one of the parent's:
+-- Each partition has an index of its own on (customer_id, timestamp), made with it; the tenant is left to a filter, for
+-- one more column to compare is a tenth of the time of ingest. Not one of the parent's:
 -- pg_restore attaches partitions before it makes their indexes, and would find those made already.
 COMMENT ON COLUMN meterflow.events.seq IS 'Unique arrival number: batch * 65536 + position in the batch.';
 

@@ -77,7 +77,7 @@ fn enter(verb: &str, reason: &str) -> Outcome<(String, AsOwner)> {
     if reason.trim().is_empty() {
         return Err(Fail::parameter(format!("{verb} needs a reason")).hint("Say why; it is kept with the correction."));
     }
-    let owner = AsOwner::of(session::relation("events")?, pg_sys::ACL_INSERT, verb)?;
+    let owner = AsOwner::of(session::relation("inbox")?, pg_sys::ACL_INSERT, verb)?;
     Ok((settings::tenant(), owner))
 }
 

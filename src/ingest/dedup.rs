@@ -45,13 +45,12 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
     }
     settle(candidates, &known, report);
 
-    for table in probed(fenced)? {
-        if candidates.is_empty() {
-            return Ok(());
-        }
-        let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
-        Generation::open(table)?.probe(candidates.iter().map(|c| &c.key).enumerate(), |i, hit| known[i] = Some(hit));
-        settle(candidates, &known, report);
+    let engine = &fenced.engine;
+    for &generation in &engine.insert_generations {
+        probe(generation, candidates, |_| true, report)?;
+    }
+    for closed in &engine.probe_generations {
+        probe(closed.generation, candidates, |key| closed.may_hold(key), report)?;
     }
 
     // Rows placed so far, newest generation last: a key that turns out taken is taken back everywhere.
@@ -89,9 +88,15 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
     Ok(())
 }
 
-/// The generations to look in before inserting, oldest last: most retries are recent.
-fn probed(fenced: &Fenced) -> Outcome<Vec<pg_sys::Oid>> {
-    fenced.engine.insert_generations.iter().chain(&fenced.engine.probe_generations).map(|&generation| table_of(generation)).collect()
+/// Settles the candidates whose keys a generation holds.
+fn probe(generation: i32, candidates: &mut Vec<Candidate<'_>>, may_hold: impl Fn(&[u8; 16]) -> bool, report: &mut Report) -> Outcome<()> {
+    let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
+    let mut keys = candidates.iter().map(|candidate| &candidate.key).enumerate().filter(|(_, key)| may_hold(key)).peekable();
+    if keys.peek().is_some() {
+        Generation::open(table_of(generation)?)?.probe(keys, |i, hit| known[i] = Some(hit));
+        settle(candidates, &known, report);
+    }
+    Ok(())
 }
 
 fn table_of(generation: i32) -> Outcome<pg_sys::Oid> {
@@ -100,9 +105,11 @@ fn table_of(generation: i32) -> Outcome<pg_sys::Oid> {
 
 /// What a key's first use recorded, if it is remembered.
 pub fn lookup(fenced: &Fenced, key: &[u8; 16]) -> Outcome<Option<Known>> {
+    let engine = &fenced.engine;
+    let closed = engine.probe_generations.iter().filter(|closed| closed.may_hold(key)).map(|closed| closed.generation);
     let mut found = None;
-    for table in probed(fenced)? {
-        Generation::open(table)?.probe([(0, key)].into_iter(), |_, known| found = Some(known));
+    for generation in engine.insert_generations.iter().copied().chain(closed) {
+        Generation::open(table_of(generation)?)?.probe([(0, key)].into_iter(), |_, known| found = Some(known));
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::core::key::Secret;
+use crate::core::key::{self, Secret};
 use crate::meters::secret_of;
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::lock::lock_relation;
@@ -17,9 +17,24 @@ pub struct Engine {
     /// Generations a new key goes into; during a rotation there are two.
     pub insert_generations: Vec<i32>,
     /// Older generations a new key must not be in.
-    pub probe_generations: Vec<i32>,
+    pub probe_generations: Vec<Closed>,
     /// Unix microseconds; nothing at or before it is accepted.
     pub dedup_floor: i64,
+}
+
+/// A generation no key goes into any more.
+pub struct Closed {
+    pub generation: i32,
+    /// First and last of its keys that carry a time; None when it has none.
+    timed: Option<([u8; 16], [u8; 16])>,
+}
+
+impl Closed {
+    /// Whether the key can be in it. Ids that embed their time (UUIDv7, ULID) come in order, so nearly all of a batch
+    /// are beyond the last one of an old generation; ids that don't must be looked for in all.
+    pub fn may_hold(&self, key: &[u8; 16]) -> bool {
+        key::locality(key).is_none() || self.timed.is_some_and(|(first, last)| (first..=last).contains(key))
+    }
 }
 
 /// A batch that holds the fence and has its number.
@@ -41,6 +56,22 @@ pub fn fence() -> Outcome<Fenced> {
 }
 
 fn read() -> Outcome<Engine> {
+    let mut engine = read_row()?;
+    if engine.probe_generations.is_empty() {
+        return Ok(engine);
+    }
+    spi::run("SELECT generation, min_timed, max_timed FROM meterflow.dedup_generations", &[], See::Latest, |row| {
+        let generation = row.int4(0)?;
+        let bound = |column: usize| row.get::<pgrx::Uuid>(column).map(|uuid| *uuid.as_bytes());
+        for closed in engine.probe_generations.iter_mut().filter(|closed| closed.generation == generation) {
+            closed.timed = bound(1).zip(bound(2));
+        }
+        Ok(())
+    })?;
+    Ok(engine)
+}
+
+fn read_row() -> Outcome<Engine> {
     spi::one(
         "SELECT secret, catalog_version, open_slot, insert_generations, probe_generations, dedup_floor FROM meterflow.engine",
         &[],
@@ -51,7 +82,7 @@ fn read() -> Outcome<Engine> {
                 catalog_version: row.int8(1)?,
                 open_slot: row.require(2)?,
                 insert_generations: row.require(3)?,
-                probe_generations: row.require(4)?,
+                probe_generations: row.require::<Vec<i32>>(4)?.into_iter().map(|generation| Closed { generation, timed: None }).collect(),
                 dedup_floor: row.time(5)?,
             })
         },

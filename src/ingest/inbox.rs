@@ -18,7 +18,7 @@ fn drain_inbox(max_rows: i32) -> i64 {
 }
 
 fn drain(max_rows: i32) -> Outcome<i64> {
-    let _owner = AsOwner::of(session::relation("events")?, pg_sys::ACL_INSERT, "drain_inbox")?;
+    let _owner = AsOwner::of(session::relation("inbox")?, pg_sys::ACL_INSERT, "drain_inbox")?;
     let mut rows: Vec<(String, i64, String)> = Vec::new();
     spi::run(
         "DELETE FROM meterflow.inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM meterflow.inbox LIMIT $1 FOR UPDATE SKIP LOCKED)) \

@@ -53,7 +53,7 @@ fn make(from: i64, to: i64) -> Outcome<()> {
     let (from, to) = (bound(from)?, bound(to)?);
     let name = format!("events_p{}", from.strftime(if is_midnight(from) { "%Y%m%d" } else { "%Y%m%d_%H%M%S" }));
     spi::command(&format!("CREATE TABLE meterflow.{name} (LIKE meterflow.events INCLUDING DEFAULTS INCLUDING STORAGE) USING heap"))?;
-    spi::command(&format!("CREATE INDEX {name}_customer ON meterflow.{name} (tenant_id, customer_id, timestamp)"))?;
+    spi::command(&format!("CREATE INDEX {name}_customer ON meterflow.{name} (customer_id, timestamp)"))?;
     spi::command(&format!("ALTER TABLE meterflow.events ATTACH PARTITION meterflow.{name} FOR VALUES FROM ('{from}') TO ('{to}')"))
 }
 
@@ -66,7 +66,7 @@ fn is_midnight(time: jiff::Timestamp) -> bool {
 fn prepare_partitions() -> i32 {
     raise((|| {
         let events = session::relation("events")?;
-        let _owner = AsOwner::of(events, pg_sys::ACL_INSERT, "prepare_partitions")?;
+        let _owner = AsOwner::of(session::relation("inbox")?, pg_sys::ACL_INSERT, "prepare_partitions")?;
         let now = session::now();
         let times = (0..=settings::partitions_ahead()).map(|n| now + n * settings::partition_interval());
         let mut leaves = partition::leaves(events);

@@ -76,7 +76,7 @@ fn retry_rejected(ids: Option<Vec<i64>>) -> TableIterator<'static, (name!(accept
 }
 
 fn retry(ids: Option<Vec<i64>>) -> Outcome<Report> {
-    let _owner = AsOwner::of(session::relation("events")?, pg_sys::ACL_INSERT, "retry_rejected")?;
+    let _owner = AsOwner::of(session::relation("inbox")?, pg_sys::ACL_INSERT, "retry_rejected")?;
     let tenant = settings::tenant();
     let mut kept: Vec<(i64, String)> = Vec::new();
     spi::run(

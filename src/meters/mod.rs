@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use crate::core::key::Secret;
 use crate::core::meter::{Definition, Meter};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
+use crate::pg::session::{self, AsOwner};
 use crate::pg::spi::{self, Row, See};
 
 /// All versions of all meters of a tenant, by the name of the events they measure.
@@ -108,7 +109,14 @@ pub fn read(row: &Row<'_>) -> Outcome<Rc<Meter>> {
     Ok(meter)
 }
 
-/// The hash secret of the database.
+/// The hash secret of the database, read as its owner: readers need it and must not see it.
+pub fn secret() -> Outcome<Secret> {
+    let _owner = AsOwner::briefly(session::relation("engine")?)?;
+    spi::one("SELECT secret FROM meterflow.engine", &[], See::Statement, |row| row.with_bytes(0, secret_of)?)?
+        .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))
+}
+
+/// The secret as stored.
 pub fn secret_of(bytes: &[u8]) -> Outcome<Secret> {
     bytes.try_into().map(Secret).map_err(|_| Fail::corrupt("the secret of meterflow.engine is not 16 bytes"))
 }

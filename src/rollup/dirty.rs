@@ -119,8 +119,7 @@ fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<
     let sql = format!("SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND id = $2", meters::COLUMNS);
     let meter = spi::one(&sql, &[mark.tenant.as_str().into(), mark.meter.into()], See::Write, meters::read)?
         .ok_or_else(|| Fail::corrupt(format!("dirty range {} is of a meter that does not exist", mark.id)))?;
-    let secret = spi::one("SELECT secret FROM meterflow.engine", &[], See::Write, |row| row.with_bytes(0, meters::secret_of)?)?
-        .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))?;
+    let secret = meters::secret()?;
 
     let mut rollups = Rollups::default();
     let mut events = 0;

@@ -15,7 +15,7 @@ use crate::pg::session::{self, AsOwner};
 use crate::pg::spi::{self, See};
 
 /// `meterflow.fold_state` as the folder finds and leaves it. Times are Unix microseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FoldState {
     pub folded_batch: i64,
     pub folds: i64,

@@ -68,17 +68,17 @@ pub fn answer(question: &Question<'_>) -> Outcome<Answer> {
 }
 
 fn base() -> Outcome<Base> {
-    spi::one(
-        "SELECT s.folded_batch, s.closed_day, s.closed_month, s.hour_floor, s.day_floor, s.raw_floor, e.secret \
-           FROM meterflow.fold_state s, meterflow.engine e",
+    let (folded_batch, stored) = spi::one(
+        "SELECT s.folded_batch, s.closed_day, s.closed_month, s.hour_floor, s.day_floor, s.raw_floor FROM meterflow.fold_state s",
         &[],
         See::Statement,
         |row| {
             let stored = Stored { closed_day: row.time(1)?, closed_month: row.time(2)?, hour_floor: row.time(3)?, day_floor: row.time(4)?, raw_floor: row.time(5)? };
-            Ok(Base { folded_batch: row.int8(0)?, stored, secret: row.with_bytes(6, meters::secret_of)?? })
+            Ok((row.int8(0)?, stored))
         },
     )?
-    .ok_or_else(|| Fail::corrupt("meterflow.fold_state or meterflow.engine is empty"))
+    .ok_or_else(|| Fail::corrupt("meterflow.fold_state is empty"))?;
+    Ok(Base { folded_batch, stored, secret: meters::secret()? })
 }
 
 /// Every version of the meter, oldest first, with the ranges its rollups can't answer.

@@ -61,8 +61,7 @@ type States = FxHashMap<(String, String, i64), State>;
 
 fn check(meter_key: Option<&str>, from: i64, to: i64) -> Outcome<Vec<Row>> {
     let tenant = settings::tenant();
-    let secret = spi::one("SELECT secret FROM meterflow.engine", &[], See::Statement, |row| row.with_bytes(0, meters::secret_of)?)?
-        .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))?;
+    let secret = meters::secret()?;
     let mut versions: Vec<(String, Rc<Meter>)> = Vec::new();
     let sql = format!("SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND ($2::text IS NULL OR meter_key = $2) ORDER BY id", meters::COLUMNS);
     spi::run(&sql, &[tenant.as_str().into(), meter_key.into()], See::Statement, |row| {
