@@ -23,7 +23,7 @@ use crate::pg::bulk::{self, Table};
 use crate::pg::datum::pg_micros;
 use crate::pg::error::Outcome;
 use crate::pg::keys::{Generation, Known};
-use crate::pg::session;
+use crate::pg::{lock, session};
 
 use super::batch::{Candidate, Failure, Report};
 use super::engine::Fenced;
@@ -67,6 +67,8 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
         let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
         if !appended.conflicts.is_empty() {
             let rivals = Generation::open(oid)?;
+            // A row can be deleted again only by a later command than the one that made it.
+            lock::command_done();
             for row in appended.conflicts {
                 let key = &candidates[row].key;
                 known[row] = rivals.decide(key, appended.tids[row]);
