@@ -114,7 +114,8 @@ struct Reader<'q> {
 impl Reader<'_> {
     fn read(&self, answer: &mut Answer) -> Outcome<()> {
         let meter = &self.version.meter;
-        let (Some(&(start, _)), Some(&(_, end))) = (self.question.windows.first(), self.question.windows.last()) else { return Ok(()) };
+        let (Some(&(first, _)), Some(&(_, last))) = (self.question.windows.first(), self.question.windows.last()) else { return Ok(()) };
+        let (start, end) = (first, last);
         // Buckets that the version's validity cuts hold only its own events; outside, it has none.
         let valid_from = cover::floor(Source::Hour, meter.valid_from.clamp(cover::EARLIEST, cover::LATEST));
         let valid_to = meter.valid_to.clamp(cover::EARLIEST, cover::LATEST);
@@ -126,8 +127,11 @@ impl Reader<'_> {
                 .detail("The meter was made after older events had been dropped by retention."));
         }
         let grouping = self.grouping();
+        let (start, end) = self.stretched(start, end)?;
         let mut ranges: FxHashMap<Source, Vec<(i64, i64)>> = FxHashMap::default();
         for &(from, to) in self.question.windows {
+            let from = if from == first { start } else { from };
+            let to = if to == last { end } else { to };
             let (from, to) = (from.max(valid_from), to.min(cover::ceil(Source::Hour, valid_to)));
             if from >= to {
                 continue;
@@ -157,6 +161,27 @@ impl Reader<'_> {
             self.raw(from, to, answer)?;
         }
         Ok(())
+    }
+
+    /// The period grown to whole hours where the customer has no event in what that adds: the usual "up to now" then
+    /// needs no raw events. One index probe an end, against reading an hour of events.
+    fn stretched(&self, start: i64, end: i64) -> Outcome<(i64, i64)> {
+        let Some(customer) = self.question.customer else { return Ok((start, end)) };
+        let nothing = |from: i64, to: i64| -> Outcome<bool> {
+            let args: [DatumWithOid<'_>; 4] = [self.question.tenant.into(), customer.into(), spi::time(from), spi::time(to)];
+            let found = spi::one(
+                "SELECT EXISTS (SELECT FROM meterflow.events WHERE tenant_id = $1 AND customer_id = $2 AND timestamp >= $3 AND timestamp < $4)",
+                &args,
+                See::Statement,
+                |row| row.bool(0),
+            )?;
+            Ok(found == Some(false))
+        };
+        let (low, high) = (cover::floor(Source::Hour, start), cover::ceil(Source::Hour, end));
+        let raw_floor = self.base.stored.raw_floor;
+        let start = if low < start && low >= raw_floor && nothing(low, start)? { low } else { start };
+        let end = if end < high && end >= raw_floor && nothing(end, high)? { high } else { end };
+        Ok((start, end))
     }
 
     fn pieces(&self, from: i64, to: i64, all_raw: bool) -> Outcome<Vec<Piece>> {

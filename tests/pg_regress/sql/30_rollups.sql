@@ -17,9 +17,9 @@ INSERT INTO meterflow.meters (key, event_name, aggregation, property, percentile
   ('level', 'e', 'weighted_sum', 'n', NULL, NULL, false, '{}'), ('median', 'e', 'percentile', 'n', 0.5, NULL, false, '{}'),
   ('median~', 'e', 'percentile', 'n', 0.5, NULL, true, '{}'), ('bucket sum', 'e', 'bucket_sum', 'n', NULL, '15 minutes', false, '{}'),
   ('bucket max', 'e', 'bucket_max', 'n', NULL, '15 minutes', false, '{}');
-SELECT format('CREATE TEMPORARY VIEW used AS SELECT m.key, (SELECT round(value, 1) FROM meterflow.usage(m.key, %L, %L, %L)) AS value
-                 FROM meterflow.meters AS m WHERE m.tenant_id = %L AND m.aggregation <> %L ORDER BY m.key COLLATE %I',
-              :'from_time'::timestamptz, :'to_time'::timestamptz, 'acme', 'rollups', 'weighted_sum', 'C') \gexec
+CREATE TEMPORARY VIEW used AS
+  SELECT m.key, (SELECT round(value, 1) FROM meterflow.usage(m.key, date_trunc('month', now()) - interval '2 months', now() + interval '1 day', 'acme')) AS value
+    FROM meterflow.meters AS m WHERE m.tenant_id = 'rollups' AND m.aggregation <> 'weighted_sum' ORDER BY m.key COLLATE "C";
 -- A rollup as a path: what is in each grain of one meter.
 CREATE FUNCTION pg_temp.ladder(meter text) RETURNS TABLE (grain "char", before_this_month interval, group_key text, value numeric) LANGUAGE sql AS $$
   SELECT r.grain, CASE r.grain WHEN 'd' THEN date_trunc('month', now()) - r.bucket END, r.group_key, meterflow.value(meterflow.merge(r.state))
