@@ -1,1 +1,271 @@
-fn main() {}
+//! A tour of meterflow: a month of traffic of an LLM gateway, ingested, metered, priced and checked. `make demo`.
+//!
+//! Makes the database meterflow_demo anew on the server that the environment names, and leaves it to be looked at.
+
+mod server;
+mod workload;
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use postgres::types::Json;
+use postgres::{Client, Row};
+use serde_json::value::RawValue;
+
+use server::{Result, grouped};
+use workload::{DAY, Event, Ids, Workload};
+
+const DATABASE: &str = "meterflow_demo";
+/// One in a hundred is a duplicate, so that a million are new.
+const EVENTS: u64 = 1_015_000;
+const BATCH: u64 = 1_000;
+const SESSIONS: usize = 2;
+const CUSTOMERS: u32 = 60;
+const DAYS: i64 = 30;
+
+const SETUP: &str = r#"
+    INSERT INTO meterflow.meters (key, event_name, aggregation, property, dimensions, percentile, bucket_size, description) VALUES
+        ('requests', 'llm.request', 'count', NULL, '{}', NULL, NULL, 'Requests'),
+        ('tokens', 'llm.request', 'sum', 'tokens', '{model}', NULL, NULL, 'Tokens, by model'),
+        ('users', 'llm.request', 'unique_count', 'user', '{}', NULL, NULL, 'Distinct users'),
+        ('latency_p95', 'llm.request', 'percentile', 'latency_ms', '{}', 0.95, NULL, '95th percentile of latency'),
+        ('peak_tokens', 'llm.request', 'bucket_max', 'tokens', '{}', NULL, '1 day', 'Largest request of each day, added up');
+    INSERT INTO meterflow.customers (id, name, currency)
+    SELECT format('cust_%s', to_char(n, 'FM0000')), format('%s %s', ('{Acorn,Bluebird,Cobalt,Driftwood,Ember,Fjord,Granite,Harbor,Indigo,Juniper}'::text[])[n % 10 + 1],
+                  ('{Labs,Health,Robotics,Media,Finance,Games}'::text[])[n / 10 % 6 + 1]), 'USD'
+      FROM generate_series(0, 59) n;
+    INSERT INTO meterflow.plans (key, name, currency) VALUES ('pay_as_you_go', 'Pay as you go', 'USD');
+    INSERT INTO meterflow.prices (plan_key, meter_key, model) VALUES
+        ('pay_as_you_go', 'tokens', '{"model": "per_unit", "unit_amount": "0.000012"}'),
+        ('pay_as_you_go', 'requests', '{"model": "per_unit", "unit_amount": "0.0005"}');
+    INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at)
+    SELECT id, 'pay_as_you_go', date_trunc('day', now(), 'UTC') - interval '29 days' FROM meterflow.customers"#;
+
+fn main() -> Result<()> {
+    let began = Instant::now();
+    let mut client = server::create_database(DATABASE)?;
+    client.batch_execute(SETUP)?;
+    let version: String = client.query_one("SELECT current_setting('server_version')", &[])?.get(0);
+    println!("meterflow on PostgreSQL {version}: {DAYS} days of an LLM gateway, {CUSTOMERS} customers, five meters");
+
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as i64;
+    let start = now - now.rem_euclid(DAY) - (DAYS - 1) * DAY;
+    let workload = Workload::new(42, Ids::Random, CUSTOMERS, (start, now), EVENTS);
+    ingest(&workload)?;
+    replay(&mut client, &workload)?;
+    usage(&mut client, start)?;
+    spenders(&mut client)?;
+    wallets(&mut client, workload)?;
+    verify(&mut client)?;
+
+    title("Look around");
+    println!("  It took {:.0} s. All of it is in the database {DATABASE}: try there, for instance", began.elapsed().as_secs_f64());
+    println!("    SELECT * FROM meterflow.usage('tokens', now() - interval '1 day', now(), 'cust_0000', 'hour', '{{model}}');");
+    println!("    SELECT * FROM meterflow.wallet_balance('cust_0000');");
+    println!("    TABLE meterflow.events LIMIT 10;");
+    println!("    SELECT * FROM meterflow.status();");
+    Ok(())
+}
+
+fn title(text: &str) {
+    println!("\n{text}\n{}", "-".repeat(text.chars().count()));
+}
+
+fn send(client: &mut Client, statement: &postgres::Statement, batch: &Json<Box<RawValue>>) -> Result<(i32, i32)> {
+    let row = client.query_one(statement, &[batch])?;
+    Ok((row.get(0), row.get(1)))
+}
+
+const INGEST: &str = "SELECT accepted, duplicates FROM meterflow.ingest($1)";
+
+/// Sends the whole workload from two sessions, a batch a transaction.
+fn ingest(workload: &Workload) -> Result<()> {
+    title("Ingest");
+    let (next, done, accepted) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let batch = |n: u64| server::raw(workload::json((n * BATCH..(n + 1) * BATCH).map(|i| workload.sent(i))));
+    let half = EVENTS / BATCH / 2;
+    // Made before the clock runs: it is the database that is to be seen.
+    let batches = thread::scope(|scope| -> Result<Vec<_>> {
+        let rest = scope.spawn(|| (half..EVENTS / BATCH).map(batch).collect::<Result<Vec<_>>>());
+        let mut batches = (0..half).map(batch).collect::<Result<Vec<_>>>()?;
+        batches.extend(rest.join().expect("no panics")?);
+        Ok(batches)
+    })?;
+    let work = || -> Result<()> {
+        let mut client = server::connect(DATABASE)?;
+        let statement = client.prepare(INGEST)?;
+        while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+            accepted.fetch_add(u64::try_from(send(&mut client, &statement, batch)?.0)?, Ordering::Relaxed);
+            done.fetch_add(BATCH, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let began = Instant::now();
+    thread::scope(|scope| -> Result<()> {
+        let sessions: Vec<_> = (0..SESSIONS).map(|_| scope.spawn(work)).collect();
+        let terminal = std::io::stdout().is_terminal();
+        let mut shown = Instant::now();
+        while !sessions.iter().all(thread::ScopedJoinHandle::is_finished) {
+            thread::sleep(Duration::from_millis(50));
+            let (every, end) = if terminal { (100, "\r") } else { (2_000, "\n") };
+            if shown.elapsed() >= Duration::from_millis(every) {
+                shown = Instant::now();
+                let share = done.load(Ordering::Relaxed) as f64 / EVENTS as f64;
+                let rate = share * EVENTS as f64 / began.elapsed().as_secs_f64();
+                print!("  {} {:3.0}%  {:>9} events/s{end}", bar(share, 40, ' '), share * 100.0, grouped(rate));
+                std::io::stdout().flush()?;
+            }
+        }
+        sessions.into_iter().try_for_each(|session| session.join().expect("no panics"))
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    let (sent, accepted) = (EVENTS as f64, accepted.into_inner() as f64);
+    println!("  {} events in {seconds:.1} s from {SESSIONS} sessions, {BATCH} a transaction: {} events/s{:20}", grouped(sent), grouped(sent / seconds), "");
+    println!("  {} accepted, {} duplicates refused; usage is exact with each commit", grouped(accepted), grouped(sent - accepted));
+    Ok(())
+}
+
+/// A client that isn't sure whether its batches arrived sends them again.
+fn replay(client: &mut Client, workload: &Workload) -> Result<()> {
+    title("Ten thousand of them sent again");
+    let statement = client.prepare(INGEST)?;
+    let from = EVENTS / 2;
+    let began = Instant::now();
+    let (accepted, duplicates) = send(client, &statement, &server::raw(workload::json((from..from + 10_000).map(|i| workload.sent(i))))?)?;
+    println!("  {accepted} accepted, {duplicates} duplicates, in {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
+fn usage(client: &mut Client, start: i64) -> Result<()> {
+    title("Tokens by customer and day");
+    let start = SystemTime::UNIX_EPOCH + Duration::from_micros(start.unsigned_abs());
+    let began = Instant::now();
+    let rows = client.query(
+        "SELECT c.name, array_agg(u.value::float8 ORDER BY u.window_start), sum(u.value)::float8
+           FROM meterflow.usage('tokens', $1, $1 + interval '30 days', window_size => 'day') u
+           JOIN meterflow.customers c ON c.tenant_id = 'default' AND c.id = u.customer_id
+          GROUP BY c.id, c.name ORDER BY 3 DESC",
+        &[&start],
+    )?;
+    let took = began.elapsed();
+    for row in rows.iter().take(8) {
+        let days: Vec<f64> = row.get(1);
+        println!("  {:18} {} {:>12}", row.get::<_, &str>(0), columns(&days), grouped(row.get(2)));
+    }
+    println!("  {:18} {:30} {:>12}", format!("and {} more", rows.len().saturating_sub(8)), "", grouped(rows.iter().skip(8).map(|row| row.get::<_, f64>(2)).sum()));
+    println!("  {} customers, {DAYS} days, {:.0} ms", rows.len(), took.as_secs_f64() * 1e3);
+
+    title("Tokens by model, and the other meters");
+    let by_model = client.query(
+        "SELECT group_key->>'model', value::float8 FROM meterflow.usage('tokens', $1, $1 + interval '30 days', group_by => '{model}', total => true) ORDER BY 2 DESC",
+        &[&start],
+    )?;
+    let total: f64 = by_model.iter().map(|row| row.get::<_, f64>(1)).sum();
+    for row in &by_model {
+        let tokens: f64 = row.get(1);
+        println!("  {:18} {} {:>12} {:4.0}%", row.get::<_, &str>(0), bar(tokens / total, 30, ' '), grouped(tokens), tokens / total * 100.0);
+    }
+    for (meter, unit) in [("requests", ""), ("users", ""), ("latency_p95", " ms"), ("peak_tokens", "")] {
+        let row = client.query_one(
+            "SELECT description, value::float8 FROM meterflow.meters m,
+                    meterflow.usage(m.key, $1, $1 + interval '30 days', total => true) WHERE m.tenant_id = 'default' AND m.key = $2",
+            &[&start, &meter],
+        )?;
+        println!("  {:49} {:>12}{unit}", row.get::<_, &str>(0), grouped(row.get(1)));
+    }
+    Ok(())
+}
+
+const CHARGES: &str = "
+    SELECT c.id, c.name, sum(q.amount)::float8, sum(q.amount) FILTER (WHERE q.meter_key = 'tokens')::float8,
+           sum(q.amount) FILTER (WHERE q.meter_key = 'requests')::float8
+      FROM meterflow.customers c, meterflow.current_charges(c.id) q GROUP BY c.id, c.name ORDER BY 3 DESC";
+
+fn spenders(client: &mut Client) -> Result<()> {
+    title("Top spenders, not invoiced yet");
+    let began = Instant::now();
+    let rows = client.query(CHARGES, &[])?;
+    let took = began.elapsed();
+    println!("  {:18} {:>10} {:>10} {:>12}", "", "tokens", "requests", "USD");
+    for row in rows.iter().take(5) {
+        let amounts: [f64; 3] = [row.get(3), row.get(4), row.get(2)];
+        println!("  {:18} {:>10.2} {:>10.2} {:>12.2}", row.get::<_, &str>(1), amounts[0], amounts[1], amounts[2]);
+    }
+    println!("  {} customers priced in {:.0} ms", rows.len(), took.as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// Three customers pay in advance, and go on.
+fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
+    const STEPS: usize = 5;
+    const PER_STEP: u64 = 3_000;
+    title("Three wallets, going down as events arrive");
+    let payers: Vec<Row> = client.query(CHARGES, &[])?.into_iter().skip(5).take(3).collect();
+    let balance = client.prepare("SELECT sum(available)::float8 FROM meterflow.wallet_balance($1)")?;
+    let ingest = client.prepare(INGEST)?;
+    let mut lines: Vec<Vec<f64>> = Vec::new();
+    let mut slowest = Duration::ZERO;
+    let mut look = |client: &mut Client, lines: &mut Vec<Vec<f64>>| -> Result<()> {
+        for (payer, line) in payers.iter().zip(lines) {
+            let began = Instant::now();
+            line.push(client.query_one(&balance, &[&payer.get::<_, &str>(0)])?.get(0));
+            slowest = slowest.max(began.elapsed());
+        }
+        Ok(())
+    };
+    for payer in &payers {
+        let (id, owed): (&str, f64) = (payer.get(0), payer.get(2));
+        let amount = (owed / 10.0).ceil() * 10.0 + 60.0;
+        client.execute("SELECT meterflow.top_up($1, $2::float8::numeric, 'USD', 'demo: ' || $1)", &[&id, &amount])?;
+        lines.push(vec![amount]);
+    }
+    look(client, &mut lines)?;
+    workload.duplicates = 0;
+    for step in 0..STEPS {
+        // Live traffic of these three: the first sends the most.
+        let first = EVENTS + step as u64 * PER_STEP;
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as i64;
+        let customers: Vec<u32> = payers.iter().filter_map(|payer| payer.get::<_, &str>(0).strip_prefix("cust_")?.parse().ok()).collect();
+        let events = (first..first + PER_STEP).map(|i| Event { at, customer: customers[[0, 1, 0, 2, 0, 1][i as usize % 6]], ..workload.event(i) });
+        send(client, &ingest, &server::raw(workload::json(events))?)?;
+        look(client, &mut lines)?;
+    }
+    print!("  {:18} {:>9} {:>10}", "", "paid in", "before");
+    (1..=STEPS).for_each(|step| print!(" {:>10}", format!("+{}", grouped((step as u64 * PER_STEP) as f64))));
+    println!("  events");
+    for (payer, line) in payers.iter().zip(&lines) {
+        print!("  {:18} {:>9.2}", payer.get::<_, &str>(1), line[0]);
+        line[1..].iter().for_each(|balance| print!(" {balance:>10.2}"));
+        println!();
+    }
+    println!("  each balance asked for as soon as its events were in; the slowest took {:.1} ms", slowest.as_secs_f64() * 1e3);
+    Ok(())
+}
+
+fn verify(client: &mut Client) -> Result<()> {
+    title("Verify");
+    let began = Instant::now();
+    let problems: i64 = client.query_one("SELECT count(*) FROM meterflow.verify()", &[])?.get(0);
+    let events: i64 = client.query_one("SELECT count(*) FROM meterflow.events", &[])?.get(0);
+    let verdict = if problems == 0 { String::from("clean") } else { format!("{problems} differences") };
+    println!("  All usage computed again from {} raw events and compared: {verdict}, in {:.1} s", grouped(events as f64), began.elapsed().as_secs_f64());
+    if problems > 0 {
+        return Err("verify() found differences: SELECT * FROM meterflow.verify()".into());
+    }
+    Ok(())
+}
+
+/// A bar of `width` columns, filled to a share.
+fn bar(share: f64, width: usize, rest: char) -> String {
+    let filled = ((share * width as f64).round() as usize).min(width);
+    "█".repeat(filled) + &rest.to_string().repeat(width - filled)
+}
+
+/// A column a value, as high as it is compared with the highest.
+fn columns(values: &[f64]) -> String {
+    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let highest = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    values.iter().map(|value| HEIGHTS[((value / highest * 7.0).round() as usize).min(7)]).collect()
+}

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use postgres::types::{Json, ToSql};
 use postgres::{Client, Config, NoTls};
@@ -42,22 +42,27 @@ pub fn drop_database(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until everything ingested is in the rollups; folds itself on a server that doesn't preload meterflow.
-pub fn settle(client: &mut Client) -> Result<Duration> {
-    let began = Instant::now();
+/// Waits until everything ingested is in the rollups.
+pub fn settle(client: &mut Client) -> Result<()> {
+    wait_until(
+        client,
+        "NOT EXISTS (SELECT FROM meterflow.batches WHERE batch > (SELECT folded_batch FROM meterflow.fold_state))
+         AND NOT EXISTS (SELECT FROM meterflow.dirty_ranges) AND NOT EXISTS (SELECT FROM meterflow.inbox)",
+    )
+}
+
+/// Waits for the worker to bring something about; does its work on a server that doesn't preload meterflow.
+pub fn wait_until(client: &mut Client, condition: &str) -> Result<()> {
     let worker: bool = client.query_one("SELECT meterflow.worker_mode() = 'expected'", &[])?.get(0);
-    let pending = client.prepare(
-        "SELECT EXISTS (SELECT FROM meterflow.batches WHERE batch > (SELECT folded_batch FROM meterflow.fold_state))
-             OR EXISTS (SELECT FROM meterflow.dirty_ranges) OR EXISTS (SELECT FROM meterflow.inbox)",
-    )?;
-    while client.query_one(&pending, &[])?.get(0) {
+    let condition = client.prepare(&format!("SELECT {condition}"))?;
+    while !client.query_one(&condition, &[])?.get::<_, bool>(0) {
         if worker {
-            sleep(Duration::from_millis(20));
+            sleep(Duration::from_millis(5));
         } else {
             client.batch_execute("SELECT meterflow.maintain()")?;
         }
     }
-    Ok(began.elapsed())
+    Ok(())
 }
 
 /// JSON text for a parameter of type json or jsonb, sent as it is.

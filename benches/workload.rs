@@ -114,12 +114,8 @@ impl Workload {
         }
     }
 
-    /// Events of [from, to) that are not duplicates.
-    pub fn distinct(&self, from: u64, to: u64) -> u64 {
-        (from..to).filter(|&i| !self.repeats(i)).count() as u64
-    }
-
-    fn repeats(&self, i: u64) -> bool {
+    /// Whether what is sent at place `i` was sent before.
+    pub fn repeats(&self, i: u64) -> bool {
         i >= RETRY_AFTER && self.duplicates > 0 && self.rng(i, 1).below(self.duplicates) == 0
     }
 

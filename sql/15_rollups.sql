@@ -22,24 +22,23 @@ CREATE FUNCTION meterflow.merge_states(meterflow.usage_state, meterflow.usage_st
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'merge_states_wrapper';
 COMMENT ON FUNCTION meterflow.merge_states(meterflow.usage_state, meterflow.usage_state) IS 'The two states as one; an error when they are of different aggregations.';
 
--- Deltas: what each batch adds to usage, one row a customer, appended in the ingest transaction.
+-- Deltas: what each batch adds to usage, some customers to a row, appended in the ingest transaction.
 -- Four slots take turns so that folded deltas can be dropped whole (src/rollup/slots.rs).
 CREATE TABLE meterflow.deltas (
-  batch        bigint NOT NULL,
-  subject      bigint NOT NULL,              -- hash of (tenant_id, customer_id): a narrow index key
+  batch        bigint   NOT NULL,
+  bucket       smallint NOT NULL,            -- of the hash of (tenant_id, customer_id)
   tenant_id    text COLLATE "C" NOT NULL,
-  customer_id  text COLLATE "C" NOT NULL,
-  entries      bytea  NOT NULL               -- packed (meter, hour, group, state), src/core/delta.rs
+  entries      bytea    NOT NULL            -- packed customers, meters, hours, groups and states: src/core/delta.rs
 ) USING heap;
 COMMENT ON TABLE meterflow.deltas IS 'Parent of the delta slots; stays empty. Writers hold RowExclusiveLock on it: the write fence.';
 CREATE TABLE meterflow.deltas_0 () INHERITS (meterflow.deltas) USING heap;
 CREATE TABLE meterflow.deltas_1 () INHERITS (meterflow.deltas) USING heap;
 CREATE TABLE meterflow.deltas_2 () INHERITS (meterflow.deltas) USING heap;
 CREATE TABLE meterflow.deltas_3 () INHERITS (meterflow.deltas) USING heap;
-CREATE INDEX deltas_0_idx ON meterflow.deltas_0 (subject, batch);
-CREATE INDEX deltas_1_idx ON meterflow.deltas_1 (subject, batch);
-CREATE INDEX deltas_2_idx ON meterflow.deltas_2 (subject, batch);
-CREATE INDEX deltas_3_idx ON meterflow.deltas_3 (subject, batch);
+CREATE INDEX deltas_0_idx ON meterflow.deltas_0 (bucket, batch);
+CREATE INDEX deltas_1_idx ON meterflow.deltas_1 (bucket, batch);
+CREATE INDEX deltas_2_idx ON meterflow.deltas_2 (bucket, batch);
+CREATE INDEX deltas_3_idx ON meterflow.deltas_3 (bucket, batch);
 
 CREATE TABLE meterflow.delta_slots (
   slot          smallint PRIMARY KEY CHECK (slot BETWEEN 0 AND 3),

@@ -10,13 +10,18 @@ use serde_json::value::RawValue;
 use crate::server::{self, Arrays, Result};
 use crate::workload::{self, Event, Workload};
 
-#[derive(Clone, Copy, PartialEq)]
+/// Events in a call or COPY.
+pub const BATCH: u64 = 1_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Door {
     Json,
     Rows,
     Inbox,
-    /// The baseline: COPY into a plain table.
+    /// The baseline of ingest: COPY into a plain table.
     Copy,
+    /// The baseline of reads: COPY of what the questions need, a column each, into a plain table.
+    Flat,
 }
 
 pub enum Batch {
@@ -50,7 +55,13 @@ pub const METERS: &str = r#"
         ('slowest', 'llm.request', 'max', 'latency_ms', '{}', '{}')"#;
 
 impl Door {
-    /// The batch of these places of a workload. The baseline can't tell duplicates: it gets new events in their stead.
+    /// `events` events of a workload from place `first` on.
+    pub fn batches(self, workload: &Workload, first: u64, events: u64) -> Result<Vec<Batch>> {
+        (first..first + events).step_by(BATCH as usize).map(|at| self.batch(workload, at..at + BATCH)).collect()
+    }
+
+    /// The events of these places. COPY can't tell duplicates: it gets new events in their stead, the baseline of
+    /// reads none.
     pub fn batch(self, workload: &Workload, places: Range<u64>) -> Result<Batch> {
         let sent = places.clone().map(|i| workload.sent(i));
         Ok(match self {
@@ -61,6 +72,10 @@ impl Door {
                 out.push('\n');
             })),
             Door::Copy => Batch::Lines(workload::lines(places.map(|i| workload.event(i)), Event::push_copy)),
+            Door::Flat => {
+                let fresh = places.filter(|&i| !workload.repeats(i)).map(|i| workload.event(i));
+                Batch::Lines(workload::lines(fresh, Event::push_flat))
+            }
         })
     }
 
@@ -70,6 +85,7 @@ impl Door {
             Door::Rows => "SELECT accepted, duplicates, failed FROM meterflow.ingest_rows($1, $2, $3, $4, $5)",
             Door::Inbox => "COPY meterflow.inbox (event) FROM STDIN",
             Door::Copy => "COPY raw_events (id, tenant_id, customer_id, event_name, \"timestamp\", properties) FROM STDIN",
+            Door::Flat => "COPY raw_usage (tenant_id, customer_id, \"timestamp\", tokens, model, user_id) FROM STDIN",
         })?)
     }
 }

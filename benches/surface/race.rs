@@ -1,6 +1,7 @@
 //! Sides that take turns: the same load through different doors, round after round, so that noise meets all alike.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -8,23 +9,28 @@ use std::time::Instant;
 
 use postgres::Client;
 
-use crate::doors::{self, BASELINE, Batch, Door, METERS};
+use crate::doors::{self, BASELINE, BATCH, Batch, Door, METERS};
 use crate::machine::{self, Cpu, Machine};
 use crate::server::{self, Result, grouped};
 use crate::workload::Workload;
 
 pub const SESSIONS: usize = 2;
-pub const BATCH: u64 = 1_000;
 
 pub struct Side {
     pub name: &'static str,
     pub door: Door,
 }
 
+impl Side {
+    pub fn new(name: &'static str, door: Door) -> Side {
+        Side { name, door }
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 pub struct Run {
     pub events: f64,
-    pub accepted: f64,
+    pub accepted: u64,
     /// Until the last batch was committed (for the inbox: until it was drained).
     pub seconds: f64,
     /// And until all of it was folded.
@@ -43,7 +49,7 @@ impl Run {
 /// A database with the extension, the meters, the baseline's table, and sessions.
 pub struct Arena {
     pub control: Client,
-    pub sessions: Vec<Client>,
+    sessions: Vec<Client>,
     machine: Machine,
     name: String,
 }
@@ -64,10 +70,32 @@ impl Arena {
         server::drop_database(&self.name)
     }
 
-    /// Sends the batches through the door from all sessions at once, each session the next one that is left.
-    pub fn run(&mut self, door: Door, batches: &[Batch]) -> Result<Run> {
-        let (next, start) = (AtomicUsize::new(0), Barrier::new(SESSIONS + 1));
+    /// Sends the batches and waits until they are folded, watching what that costs.
+    pub fn measure(&mut self, door: Door, batches: &[Batch]) -> Result<Run> {
         let (cpu, wal) = (self.machine.cpu(), machine::wal(&mut self.control)?);
+        let began = Instant::now();
+        let (mut seconds, accepted) = self.send(door, batches)?;
+        if door == Door::Inbox {
+            server::wait_until(&mut self.control, "NOT EXISTS (SELECT FROM meterflow.inbox)")?;
+            seconds = began.elapsed().as_secs_f64();
+        }
+        if matches!(door, Door::Json | Door::Rows | Door::Inbox) {
+            server::settle(&mut self.control)?;
+        }
+        Ok(Run {
+            events: batches.len() as f64 * BATCH as f64,
+            accepted,
+            seconds,
+            settled: began.elapsed().as_secs_f64(),
+            cpu: self.machine.cpu() - cpu,
+            wal: machine::wal(&mut self.control)? - wal,
+        })
+    }
+
+    /// Sends the batches through the door from all sessions at once, each session the next one that is left. Returns
+    /// how long that took and how many events were accepted.
+    pub fn send(&mut self, door: Door, batches: &[Batch]) -> Result<(f64, u64)> {
+        let (next, start) = (AtomicUsize::new(0), Barrier::new(SESSIONS + 1));
         let work = |session: &mut Client| -> Result<u64> {
             let statement = door.prepare(session);
             start.wait();
@@ -78,36 +106,12 @@ impl Arena {
             }
             Ok(accepted)
         };
-        let (began, accepted) = thread::scope(|scope| {
+        thread::scope(|scope| {
             let threads: Vec<_> = self.sessions.iter_mut().map(|session| scope.spawn(|| work(session))).collect();
             start.wait();
             let began = Instant::now();
-            let accepted = threads.into_iter().map(|thread| thread.join().expect("no panics")).sum::<Result<u64>>();
-            (began, accepted)
-        });
-        let accepted = accepted?;
-        if door == Door::Inbox {
-            let waiting = self.control.prepare("SELECT EXISTS (SELECT FROM meterflow.inbox)")?;
-            let worker: bool = self.control.query_one("SELECT meterflow.worker_mode() = 'expected'", &[])?.get(0);
-            while self.control.query_one(&waiting, &[])?.get(0) {
-                if worker {
-                    thread::sleep(std::time::Duration::from_millis(5));
-                } else {
-                    self.control.batch_execute("SELECT meterflow.maintain()")?;
-                }
-            }
-        }
-        let seconds = began.elapsed().as_secs_f64();
-        if door != Door::Copy {
-            server::settle(&mut self.control)?;
-        }
-        Ok(Run {
-            events: batches.len() as f64 * BATCH as f64,
-            accepted: accepted as f64,
-            seconds,
-            settled: began.elapsed().as_secs_f64(),
-            cpu: self.machine.cpu() - cpu,
-            wal: machine::wal(&mut self.control)? - wal,
+            let accepted = threads.into_iter().map(|thread| thread.join().expect("no panics")).sum::<Result<u64>>()?;
+            Ok((began.elapsed().as_secs_f64(), accepted))
         })
     }
 }
@@ -123,16 +127,20 @@ impl Race {
         let mut runs = vec![Vec::new(); sides.len()];
         for round in 0..rounds {
             // Sides with the same door get the same batches: the later one only duplicates.
-            let mut made: HashMap<u8, Vec<Batch>> = HashMap::new();
+            let mut made: HashMap<Door, Vec<Batch>> = HashMap::new();
             for (side, runs) in sides.iter().zip(&mut runs) {
-                let batches = match made.entry(side.door as u8) {
-                    std::collections::hash_map::Entry::Occupied(batches) => batches.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(place) => {
-                        let firsts = (round * events..(round + 1) * events).step_by(BATCH as usize);
-                        place.insert(firsts.map(|at| side.door.batch(workload, at..at + BATCH)).collect::<Result<_>>()?)
-                    }
+                let places = round * events..(round + 1) * events;
+                let replayed = made.contains_key(&side.door);
+                let batches = match made.entry(side.door) {
+                    Entry::Occupied(batches) => batches.into_mut(),
+                    Entry::Vacant(place) => place.insert(side.door.batches(workload, places.start, events)?),
                 };
-                runs.push(arena.run(side.door, batches)?);
+                let run = arena.measure(side.door, batches)?;
+                let fresh = places.filter(|&i| !replayed && !workload.repeats(i)).count() as u64;
+                if matches!(side.door, Door::Json | Door::Rows) && run.accepted != fresh {
+                    return Err(format!("{}: {} of {fresh} new events were accepted", side.name, run.accepted).into());
+                }
+                runs.push(run);
             }
         }
         Ok(Race { sides, runs })

@@ -1,8 +1,10 @@
-//! What a batch adds to usage: its samples aggregated per customer, meter, hour and group, and the packed form in
-//! which one row a customer carries them until they are folded.
+//! What a batch adds to usage: its samples aggregated per customer, meter, hour and group, and the packed form that
+//! carries them until they are folded.
 //!
-//! Packed: entries one after another, each `meter, hour, group length, group, state length, state`; integers are
-//! LEB128 (the hour zigzag, counted from the Unix epoch). The order of entries carries no meaning.
+//! A row of deltas holds customers of one bucket (a hash of the customer): customer by customer `length, customer,
+//! length, entries`, and entry by entry `meter, hour, length, group, length, state`. Integers are LEB128, the hour
+//! zigzag and counted from the Unix epoch; order carries no meaning. A row a customer would be simpler, but its index
+//! entry cost as much as the rest of the delta; a row a batch would make every reader unpack everybody's.
 
 use rustc_hash::FxHashMap;
 
@@ -63,6 +65,46 @@ impl Accumulator {
             each(last, &packed);
         }
     }
+}
+
+/// Buckets customers are spread over. A batch of a thousand events and customers fills 128 rows of about a kilobyte:
+/// an eighth of the index entries, and a reader unpacks some eight customers to find one.
+pub const BUCKETS: i64 = 128;
+
+/// Bytes after which a row is full: rows stay below what PostgreSQL would move out of line.
+pub const ROW_BYTES: usize = 1_700;
+
+/// The bucket of a customer, from its subject hash.
+pub fn bucket_of(subject: i64) -> i16 {
+    subject.rem_euclid(BUCKETS) as i16
+}
+
+/// Appends a customer with its packed entries to a row.
+pub fn put_customer(row: &mut Vec<u8>, customer: &str, packed: &[u8]) {
+    put_varint(row, customer.len() as u64);
+    row.extend_from_slice(customer.as_bytes());
+    put_varint(row, packed.len() as u64);
+    row.extend_from_slice(packed);
+}
+
+/// Reads the customers of a row and their packed entries; an error ends the iteration.
+pub fn customers(row: &[u8]) -> impl Iterator<Item = Result<(&str, &[u8]), StateError>> {
+    let mut rest = row;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let customer = take_customer(&mut rest);
+        if customer.is_err() {
+            rest = &[];
+        }
+        Some(customer)
+    })
+}
+
+fn take_customer<'a>(rest: &mut &'a [u8]) -> Result<(&'a str, &'a [u8]), StateError> {
+    let customer = std::str::from_utf8(take_bytes(rest)?).map_err(|_| MALFORMED)?;
+    Ok((customer, take_bytes(rest)?))
 }
 
 /// Appends one entry.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pgrx::prelude::*;
 use rustc_hash::FxHashMap;
 
-use crate::core::delta::Accumulator;
+use crate::core::delta::{self, Accumulator};
 use crate::core::event::{self, Code, Event, Fault, Limits, excerpt};
 use crate::core::key;
 use crate::core::properties::Scratch;
@@ -366,32 +366,43 @@ fn write_deltas(tenant: &str, fenced: &Fenced, candidates: &[Candidate<'_>], mea
                 .map_err(|error| Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "a batch sums up to more than can be stored").detail(error.to_string()))?;
         }
     }
-    let mut rows: Vec<(i64, u32, Vec<u8>)> = Vec::with_capacity(customers.len());
-    accumulator.pack(&measured.groups, |customer, packed| {
-        rows.push((key::subject(&fenced.engine.secret, tenant, customers[customer as usize]), customer, packed.to_vec()));
+    let mut packed_customers: Vec<(i16, &str, Vec<u8>)> = Vec::with_capacity(customers.len());
+    accumulator.pack(&measured.groups, |number, packed| {
+        let customer = customers[number as usize];
+        let bucket = delta::bucket_of(key::subject(&fenced.engine.secret, tenant, customer));
+        packed_customers.push((bucket, customer, packed.to_vec()));
     });
-    append_deltas(tenant, fenced, &mut rows, &customers)
+    append_deltas(tenant, fenced, packed_customers)
 }
 
-/// Columns of a delta slot, in order: batch, subject, tenant, customer, entries.
-const DELTA_COLUMNS: usize = 5;
+/// Columns of a delta slot, in order: batch, bucket, tenant, entries.
+const DELTA_COLUMNS: usize = 4;
 
-/// Appends packed rows of (subject, customer number, entries).
-pub fn append_deltas(tenant: &str, fenced: &Fenced, rows: &mut [(i64, u32, Vec<u8>)], customers: &[&str]) -> Outcome<()> {
-    if rows.is_empty() {
+/// Appends customers with their packed entries to the open slot, some to a row.
+pub fn append_deltas(tenant: &str, fenced: &Fenced, mut customers: Vec<(i16, &str, Vec<u8>)>) -> Outcome<()> {
+    if customers.is_empty() {
         return Ok(());
     }
-    rows.sort_unstable();
+    customers.sort_unstable();
     let mut arena = TextArena::default();
     let tenant = arena.push(tenant.as_bytes());
-    let slices: Vec<_> = rows.iter().map(|(_, customer, packed)| [arena.push(customers[*customer as usize].as_bytes()), arena.push(packed)]).collect();
+    let mut rows = Vec::new();
+    let mut row = Vec::new();
+    for bucket in customers.chunk_by(|(a, ..), (b, ..)| a == b) {
+        for (i, (number, customer, packed)) in bucket.iter().enumerate() {
+            delta::put_customer(&mut row, customer, packed);
+            if row.len() >= delta::ROW_BYTES || i + 1 == bucket.len() {
+                rows.push((*number, arena.push(&row)));
+                row.clear();
+            }
+        }
+    }
     let mut values = Vec::with_capacity(rows.len() * DELTA_COLUMNS);
-    for ((subject, _, _), [customer, packed]) in rows.iter().zip(&slices) {
+    for (bucket, entries) in rows {
         values.push(bulk::int8(fenced.batch));
-        values.push(bulk::int8(*subject));
+        values.push(bulk::int2(bucket));
         values.push(arena.datum(tenant));
-        values.push(arena.datum(*customer));
-        values.push(arena.datum(*packed));
+        values.push(arena.datum(entries));
     }
     let slot = session::relation(&format!("deltas_{}", fenced.engine.open_slot))?;
     Table::open(slot)?.append(&values, DELTA_COLUMNS)?;

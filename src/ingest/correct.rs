@@ -162,7 +162,7 @@ fn take_back(tenant: &str, fenced: &Fenced, stored: &Stored) -> Outcome<()> {
     }
     if !packed.is_empty() {
         let subject = key::subject(&fenced.engine.secret, tenant, &stored.customer_id);
-        batch::append_deltas(tenant, fenced, &mut [(subject, 0, packed)], &[&stored.customer_id])?;
+        batch::append_deltas(tenant, fenced, vec![(delta::bucket_of(subject), &stored.customer_id, packed)])?;
     }
     for meter in dirty {
         spi::run(

@@ -2,8 +2,8 @@
 //!
 //! # Protocol
 //! Keys are sorted (one order for all sessions, and neighbours in the index) and equal keys in the batch collapse to
-//! the first. Older generations and the current one are probed with the newest snapshot: hits are duplicates, or
-//! conflicts when another payload was sent. The rest are inserted into every generation of
+//! the first. Older generations, and the current one when a sample shows retries, are probed with the newest
+//! snapshot: hits are duplicates, or conflicts when another payload was sent. The rest are inserted into every generation of
 //! `engine.insert_generations`. The unique index is the only authority: an insert that meets a rival is settled by
 //! `Generation::decide`, which waits for a rival in flight; if the rival commits, our key row is deleted again and the
 //! event is a duplicate, if it rolls back, ours stays.
@@ -47,7 +47,9 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
 
     let engine = &fenced.engine;
     for &generation in &engine.insert_generations {
-        probe(generation, candidates, |_| true, report)?;
+        if candidates.len() <= SAMPLE || sample_has_retries(generation, candidates)? {
+            probe(generation, candidates, |_| true, report)?;
+        }
     }
     for closed in &engine.probe_generations {
         probe(closed.generation, candidates, |key| closed.may_hold(key), report)?;
@@ -88,6 +90,20 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
         settle(candidates, &known, report);
     }
     Ok(())
+}
+
+/// Keys looked up before the rest of a batch.
+const SAMPLE: usize = 48;
+
+/// Whether enough of a batch is known that looking up all of it is cheaper than inserting and taking back. A look-up
+/// costs a tenth of the ingest of a new event; a key that is inserted and loses costs some six times as much, and
+/// leaves a dead row. Two hits in the sample are 4 %. Which way is taken makes no difference to the outcome.
+fn sample_has_retries(generation: i32, candidates: &[Candidate<'_>]) -> Outcome<bool> {
+    let step = candidates.len() / SAMPLE;
+    let mut hits = 0;
+    let keys = candidates.iter().map(|candidate| &candidate.key).enumerate().step_by(step);
+    Generation::open(table_of(generation)?)?.probe(keys, |_, _| hits += 1);
+    Ok(hits >= 2)
 }
 
 /// Settles the candidates whose keys a generation holds.

@@ -7,7 +7,7 @@
 //! 3. **Catalogue**: `engine` is read with the newest snapshot: meters, open slot, key generations.
 //! 4. **Events** are parsed, validated and measured; faults are set aside, each alone.
 //! 5. **Keys** decide: known keys are duplicates or conflicts, the rest are inserted (`dedup.rs`).
-//! 6. **Rows**: events, one delta row a customer, one `batches` row.
+//! 6. **Rows**: events, deltas, one `batches` row.
 //!
 //! # Invariants
 //! - Fence before number: whoever draws a number up to S holds the fence, so `WaitForLockers` on `deltas` after reading

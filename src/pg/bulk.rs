@@ -218,6 +218,10 @@ pub fn int8(value: i64) -> pg_sys::Datum {
     pg_sys::Datum::from(value)
 }
 
+pub fn int2(value: i16) -> pg_sys::Datum {
+    pg_sys::Datum::from(value)
+}
+
 pub fn int4(value: i32) -> pg_sys::Datum {
     pg_sys::Datum::from(value)
 }

@@ -71,16 +71,19 @@ fn last_batch() -> Outcome<i64> {
 fn merge_deltas(before: &FoldState, state: &FoldState) -> Outcome<()> {
     let mut rollups = Rollups::default();
     spi::stream(
-        "SELECT tenant_id, customer_id, entries FROM meterflow.deltas WHERE batch > $1 AND batch <= $2",
+        "SELECT tenant_id, entries FROM meterflow.deltas WHERE batch > $1 AND batch <= $2",
         &[before.folded_batch.into(), state.folded_batch.into()],
         See::Write,
         |row| {
             check_for_interrupts();
-            let (tenant, customer) = (row.text(0)?, row.text(1)?);
-            row.with_bytes(2, |packed| {
-                for entry in delta::entries(packed) {
-                    let entry = entry?;
-                    rollups.merge(&tenant, &customer, entry.meter, entry.bucket, entry.group, &State::decode(entry.state)?)?;
+            let tenant = row.text(0)?;
+            row.with_bytes(1, |customers| {
+                for customer in delta::customers(customers) {
+                    let (customer, packed) = customer?;
+                    for entry in delta::entries(packed) {
+                        let entry = entry?;
+                        rollups.merge(&tenant, customer, entry.meter, entry.bucket, entry.group, State::decode(entry.state)?)?;
+                    }
                 }
                 Ok(())
             })?

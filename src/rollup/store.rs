@@ -27,12 +27,12 @@ pub struct Rollups {
 }
 
 impl Rollups {
-    pub fn merge(&mut self, tenant: &str, customer: &str, meter: i32, bucket: i64, group: &str, state: &State) -> Result<(), StateError> {
+    pub fn merge(&mut self, tenant: &str, customer: &str, meter: i32, bucket: i64, group: &str, state: State) -> Result<(), StateError> {
         let key = (self.number(tenant), meter, self.number(customer), bucket, self.number(group));
         match self.states.entry(key) {
-            std::collections::hash_map::Entry::Occupied(mut merged) => merged.get_mut().merge(state),
+            std::collections::hash_map::Entry::Occupied(mut merged) => merged.get_mut().merge(&state),
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(state.clone());
+                place.insert(state);
                 Ok(())
             }
         }

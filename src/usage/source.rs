@@ -265,19 +265,25 @@ impl Reader<'_> {
 
     /// Deltas that no rollup holds yet, of hours the answer takes from rollups.
     fn deltas(&self, whole: &[(i64, i64)], grouping: &Grouping, answer: &mut Answer) -> Outcome<()> {
-        let subject = self.question.customer.map(|customer| key::subject(&self.base.secret, self.question.tenant, customer));
-        let by_customer = if subject.is_some() { "AND subject = $3 AND customer_id = $4" } else { "AND $3::bigint IS NULL AND $4::text IS NULL" };
-        let sql = format!("SELECT customer_id, entries FROM meterflow.deltas WHERE batch > $1 AND tenant_id = $2 {by_customer}");
-        let args: [DatumWithOid<'_>; 4] = [self.base.folded_batch.into(), self.question.tenant.into(), subject.into(), self.question.customer.into()];
+        let wanted = self.question.customer;
+        let bucket = wanted.map(|customer| delta::bucket_of(key::subject(&self.base.secret, self.question.tenant, customer)));
+        let by_bucket = if bucket.is_some() { "AND bucket = $3" } else { "AND $3::smallint IS NULL" };
+        let sql = format!("SELECT entries FROM meterflow.deltas WHERE batch > $1 AND tenant_id = $2 {by_bucket}");
+        let args: [DatumWithOid<'_>; 3] = [self.base.folded_batch.into(), self.question.tenant.into(), bucket.into()];
         spi::stream(&sql, &args, See::Statement, |row| {
-            let customer = row.text(0)?;
-            row.with_bytes(1, |packed| {
-                for entry in delta::entries(packed) {
-                    let entry = entry.map_err(unreadable)?;
-                    let next = whole.partition_point(|&(_, to)| to <= entry.bucket);
-                    let inside = whole.get(next).is_some_and(|&(from, _)| from <= entry.bucket);
-                    if entry.meter == self.version.meter.id && inside {
-                        self.merge(answer, grouping, entry.bucket, &customer, entry.group, entry.state)?;
+            row.with_bytes(0, |customers| {
+                for customer in delta::customers(customers) {
+                    let (customer, packed) = customer.map_err(unreadable)?;
+                    if wanted.is_some_and(|wanted| wanted != customer) {
+                        continue;
+                    }
+                    for entry in delta::entries(packed) {
+                        let entry = entry.map_err(unreadable)?;
+                        let next = whole.partition_point(|&(_, to)| to <= entry.bucket);
+                        let inside = whole.get(next).is_some_and(|&(from, _)| from <= entry.bucket);
+                        if entry.meter == self.version.meter.id && inside {
+                            self.merge(answer, grouping, entry.bucket, customer, entry.group, entry.state)?;
+                        }
                     }
                 }
                 Ok(())

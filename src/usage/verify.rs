@@ -180,16 +180,18 @@ impl Audit<'_> {
 
     fn add_deltas(&self, from: i64, to: i64, states: &mut States) -> Outcome<()> {
         spi::stream(
-            "SELECT customer_id, entries FROM meterflow.deltas WHERE tenant_id = $1 AND batch > (SELECT folded_batch FROM meterflow.fold_state)",
+            "SELECT entries FROM meterflow.deltas WHERE tenant_id = $1 AND batch > (SELECT folded_batch FROM meterflow.fold_state)",
             &[self.tenant.into()],
             See::Statement,
             |row| {
-                let customer = row.text(0)?;
-                row.with_bytes(1, |packed| {
-                    for entry in delta::entries(packed) {
-                        let entry = entry.map_err(|error| Fail::corrupt(error.to_string()))?;
-                        if entry.meter == self.meter.id && (from..to).contains(&entry.bucket) {
-                            merge(states, (customer.clone(), entry.group.to_string(), entry.bucket), entry.state)?;
+                row.with_bytes(0, |customers| {
+                    for customer in delta::customers(customers) {
+                        let (customer, packed) = customer.map_err(|error| Fail::corrupt(error.to_string()))?;
+                        for entry in delta::entries(packed) {
+                            let entry = entry.map_err(|error| Fail::corrupt(error.to_string()))?;
+                            if entry.meter == self.meter.id && (from..to).contains(&entry.bucket) {
+                                merge(states, (customer.to_string(), entry.group.to_string(), entry.bucket), entry.state)?;
+                            }
                         }
                     }
                     Ok(())

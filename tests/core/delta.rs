@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use crate::core::decimal::Quantity;
-use crate::core::delta::{Accumulator, HOUR, entries, hour_of};
+use crate::core::delta::{Accumulator, HOUR, customers as read_customers, entries, hour_of, put_customer};
 use crate::core::state::{Kind, Sample, State};
 
 proptest! {
@@ -36,7 +36,18 @@ proptest! {
     }
 
     #[test]
+    fn customers_of_a_row_read_back(customers in prop::collection::vec(("[a-zé]{0,9}", prop::collection::vec(any::<u8>(), 0..40)), 0..20)) {
+        let mut row = Vec::new();
+        for (customer, packed) in &customers {
+            put_customer(&mut row, customer, packed);
+        }
+        let found: Vec<(String, Vec<u8>)> = read_customers(&row).map(|read| read.map(|(customer, packed)| (customer.to_owned(), packed.to_owned())).unwrap()).collect();
+        prop_assert_eq!(found, customers);
+    }
+
+    #[test]
     fn any_bytes_are_safe_to_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = entries(&bytes).count();
+        let _ = read_customers(&bytes).count();
     }
 }

@@ -1,0 +1,262 @@
+//! How long a customer's usage and balance take to answer while others ingest, against plain SQL over raw events.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use postgres::types::ToSql;
+use postgres::{Client, Statement};
+
+use crate::doors::{self, Batch, Door};
+use crate::race::Arena;
+use crate::server::{self, Result, grouped};
+use crate::workload::{self, DAY, Ids, Rng, Workload};
+use crate::{CUSTOMERS, DATABASE, now, sizes};
+
+/// Ingest in the background: each session sends so many events so often.
+const BACKGROUND_SESSIONS: u64 = 2;
+const BACKGROUND_BATCH: u64 = 500;
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// The columns that the questions need, and an index that answers all of them without the table. Not partitioned:
+/// that makes it faster, not slower.
+const BASELINE: &str = r#"
+    CREATE TABLE raw_usage (
+        tenant_id text COLLATE "C" NOT NULL, customer_id text COLLATE "C" NOT NULL, "timestamp" timestamptz NOT NULL,
+        tokens bigint NOT NULL, model text COLLATE "C" NOT NULL, user_id text COLLATE "C" NOT NULL)"#;
+const BASELINE_INDEX: &str = r#"
+    CREATE INDEX raw_usage_idx ON raw_usage (tenant_id, customer_id, "timestamp") INCLUDE (tokens, model, user_id)"#;
+
+/// Every customer is on a plan with two prices and has a wallet.
+const BILLING: &str = r#"
+    INSERT INTO meterflow.customers (id) SELECT format('cust_%s', to_char(n, 'FM0000')) FROM generate_series(0, 999) n;
+    INSERT INTO meterflow.plans (key, currency) VALUES ('standard', 'USD');
+    INSERT INTO meterflow.prices (plan_key, meter_key, model) VALUES
+        ('standard', 'tokens', '{"model": "per_unit", "unit_amount": "0.000002"}'),
+        ('standard', 'requests', '{"model": "per_unit", "unit_amount": "0.0004"}');
+    INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at)
+    SELECT id, 'standard', date_trunc('month', now(), 'UTC') FROM meterflow.customers;
+    SELECT count(meterflow.top_up(id, 1000, 'USD', 'first payment of ' || id)) FROM meterflow.customers"#;
+
+struct Question {
+    name: &'static str,
+    ours: &'static str,
+    plain: &'static str,
+    /// It takes the month as parameters, and not only the customer.
+    month: bool,
+}
+
+const QUESTIONS: [Question; 4] = [
+    Question {
+        name: "usage: tokens",
+        ours: "SELECT value::text FROM meterflow.usage('tokens', $2, $3, $1)",
+        plain: r#"SELECT sum(tokens)::text FROM raw_usage
+                   WHERE tenant_id = 'default' AND customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3"#,
+        month: true,
+    },
+    Question {
+        name: "usage: requests by day",
+        ours: "SELECT value::text FROM meterflow.usage('requests', $2, $3, $1, 'day') ORDER BY window_start",
+        plain: r#"SELECT count(tokens)::text FROM generate_series($2::timestamptz, $3::timestamptz - interval '1 day', '1 day') AS d (day)
+                    LEFT JOIN raw_usage ON tenant_id = 'default' AND customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3
+                                       AND date_trunc('day', "timestamp", 'UTC') = day
+                   GROUP BY day ORDER BY day"#,
+        month: true,
+    },
+    Question {
+        name: "usage: distinct users",
+        ours: "SELECT value::text FROM meterflow.usage('users', $2, $3, $1)",
+        plain: r#"SELECT count(DISTINCT user_id)::text FROM raw_usage
+                   WHERE tenant_id = 'default' AND customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3"#,
+        month: true,
+    },
+    Question {
+        name: "wallet_balance",
+        ours: "SELECT available::text FROM meterflow.wallet_balance($1)",
+        plain: r#"SELECT ((SELECT sum(t.amount) FROM meterflow.wallets w JOIN meterflow.wallet_transactions t
+                             ON t.tenant_id = w.tenant_id AND t.wallet_id = w.id
+                            WHERE w.tenant_id = 'default' AND w.customer_id = $1)
+                          - round(sum(tokens) * 0.000002, 2) - round(count(*) * 0.0004, 2))::text
+                    FROM raw_usage WHERE tenant_id = 'default' AND customer_id = $1
+                     AND "timestamp" >= date_trunc('month', now(), 'UTC')
+                     AND "timestamp" < date_trunc('month', now(), 'UTC') + interval '1 month'"#,
+        month: false,
+    },
+];
+
+pub struct Plan {
+    /// Events stored, ascending.
+    pub sizes: Vec<u64>,
+    pub calls: usize,
+}
+
+/// Latencies in milliseconds, sorted.
+struct Latencies(Vec<f64>);
+
+impl Latencies {
+    fn at(&self, share: f64) -> f64 {
+        self.0.get(((self.0.len() as f64 * share) as usize).min(self.0.len() - 1)).copied().unwrap_or(f64::NAN)
+    }
+}
+
+pub fn measure(plan: &Plan) -> Result<()> {
+    let mut arena = Arena::new(DATABASE)?;
+    arena.control.batch_execute(BILLING)?;
+    arena.control.batch_execute(BASELINE)?;
+    let midnight = now() - now().rem_euclid(DAY);
+    let month = (midnight - 29 * DAY, midnight + DAY);
+    println!(
+        "\nOne customer of {CUSTOMERS}, each as likely, over the last 30 days, while {BACKGROUND_SESSIONS} sessions ingest {} events/s",
+        grouped(BACKGROUND_SESSIONS as f64 * BACKGROUND_BATCH as f64 / BACKGROUND_PAUSE.as_secs_f64()),
+    );
+    let mut measured: Vec<Vec<(String, Latencies)>> = Vec::new();
+    let mut stored = 0;
+    for &size in &plan.sizes {
+        load(&mut arena, Workload::new(100 + size, Ids::Random, CUSTOMERS, (month.0, now()), size - stored))?;
+        stored = size;
+        measured.push(ask(&mut arena.control, plan, month, size)?);
+        check(&mut arena.control, month)?;
+        sizes::print(&mut arena.control, "over a month", None)?;
+    }
+    print(plan, &measured);
+    arena.end()
+}
+
+/// Ingests the workload, which also fills the baseline's table.
+fn load(arena: &mut Arena, workload: Workload) -> Result<()> {
+    const CHUNK: u64 = 200_000;
+    arena.control.batch_execute("DROP INDEX IF EXISTS raw_usage_idx")?;
+    let (began, mut sending) = (Instant::now(), 0.0);
+    for first in (0..workload.len).step_by(CHUNK as usize) {
+        let events = CHUNK.min(workload.len - first);
+        sending += arena.send(Door::Json, &Door::Json.batches(&workload, first, events)?)?.0;
+        arena.send(Door::Flat, &Door::Flat.batches(&workload, first, events)?)?;
+    }
+    server::settle(&mut arena.control)?;
+    println!(
+        "  loaded {} events of 30 days by ingest(json) at {} events/s ({:.0} s in all)",
+        grouped(workload.len as f64),
+        grouped(workload.len as f64 / sending),
+        began.elapsed().as_secs_f64(),
+    );
+    arena.control.batch_execute(BASELINE_INDEX)?;
+    for statement in ["VACUUM (ANALYZE) raw_usage", "ANALYZE meterflow.rollups", "CHECKPOINT"] {
+        arena.control.batch_execute(statement)?;
+    }
+    Ok(())
+}
+
+/// Asks all questions in turn, so that whatever goes on meets them alike.
+fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result<Vec<(String, Latencies)>> {
+    // The baseline is slower and needs fewer calls for as good a picture.
+    const BASELINE_EVERY: usize = 4;
+    let mut statements = vec![(String::from("SELECT 1, the round trip alone"), client.prepare("SELECT $1::text")?, false, 1)];
+    for question in &QUESTIONS {
+        statements.push((question.name.to_string(), client.prepare(question.ours)?, question.month, 1));
+        statements.push((String::from("  baseline: plain SQL"), client.prepare(question.plain)?, question.month, BASELINE_EVERY));
+    }
+    let mut times = vec![Vec::new(); statements.len()];
+    let mut rng = Rng::new(7);
+    let stop = AtomicBool::new(false);
+    let sent = AtomicU64::new(0);
+    let began = Instant::now();
+    thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..BACKGROUND_SESSIONS).map(|n| scope.spawn({
+            let (stop, sent) = (&stop, &sent);
+            move || background(size * 10 + n, stop, sent)
+        })).collect();
+        thread::sleep(Duration::from_secs(2)); // until its rows are everywhere: table, deltas, rollups
+        let asked = (0..plan.calls).try_for_each(|call| -> Result<()> {
+            let customer = workload::customer_id(rng.below(u64::from(CUSTOMERS)) as u32);
+            for ((_, statement, takes_month, every), times) in statements.iter().zip(&mut times) {
+                if call.is_multiple_of(*every) {
+                    let began = Instant::now();
+                    answer(client, statement, &customer, takes_month.then_some(month))?;
+                    times.push(began.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panics"))?;
+        asked
+    })?;
+    println!(
+        "  {} calls each (baseline: a quarter) in {:.0} s; ingest went on at {} events/s",
+        grouped(plan.calls as f64),
+        began.elapsed().as_secs_f64(),
+        grouped(sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()),
+    );
+    Ok(statements.into_iter().zip(times).map(|((name, ..), mut times)| {
+        times.sort_unstable_by(f64::total_cmp);
+        (name, Latencies(times))
+    }).collect())
+}
+
+fn answer(client: &mut Client, statement: &Statement, customer: &str, month: Option<(i64, i64)>) -> Result<Vec<Option<String>>> {
+    let time = |at: i64| SystemTime::UNIX_EPOCH + Duration::from_micros(at.unsigned_abs());
+    let bounds = month.map(|(start, end)| (time(start), time(end)));
+    let mut params: Vec<&(dyn ToSql + Sync)> = vec![&customer];
+    if let Some((start, end)) = &bounds {
+        params.extend([start as &(dyn ToSql + Sync), end]);
+    }
+    Ok(client.query(statement, &params)?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Live events at a steady rate, into meterflow and into the baseline's table.
+fn background(seed: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+    let mut client = server::connect(DATABASE)?;
+    let (ingest, copy) = (Door::Json.prepare(&mut client)?, Door::Flat.prepare(&mut client)?);
+    let mut workload = Workload::new(seed, Ids::Random, CUSTOMERS, (now(), now() + DAY), u64::MAX);
+    workload.duplicates = 0;
+    let mut due = Instant::now();
+    for batch in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let places = batch * BACKGROUND_BATCH..(batch + 1) * BACKGROUND_BATCH;
+        let at = now();
+        let events = || places.clone().map(|i| workload::Event { at, ..workload.event(i) });
+        doors::send(&mut client, &ingest, &Batch::Json(server::raw(workload::json(events()))?))?;
+        doors::send(&mut client, &copy, &Batch::Lines(workload::lines(events(), workload::Event::push_flat)))?;
+        sent.fetch_add(BACKGROUND_BATCH, Ordering::Relaxed);
+        due += BACKGROUND_PAUSE;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+/// Both sides must say the same.
+fn check(client: &mut Client, month: (i64, i64)) -> Result<()> {
+    for question in &QUESTIONS {
+        let (ours, plain) = (client.prepare(question.ours)?, client.prepare(question.plain)?);
+        for customer in (0..CUSTOMERS).step_by(20) {
+            let customer = workload::customer_id(customer);
+            let month = question.month.then_some(month);
+            let (ours, plain) = (answer(client, &ours, &customer, month)?, answer(client, &plain, &customer, month)?);
+            if ours != plain {
+                return Err(format!("{}, {customer}: meterflow says {ours:?}, plain SQL says {plain:?}", question.name).into());
+            }
+        }
+    }
+    println!("  answers compared with the baseline's for {} customers: equal", CUSTOMERS / 20);
+    Ok(())
+}
+
+fn print(plan: &Plan, measured: &[Vec<(String, Latencies)>]) {
+    let several = measured.len() > 1;
+    print!("\n{:34}", "Latency in ms");
+    plan.sizes.iter().for_each(|&size| print!(" {:>20}", format!("{} events", grouped(size as f64))));
+    print!("{}\n{:34}", if several { "          10 x events" } else { "" }, "");
+    (0..measured.len() + usize::from(several)).for_each(|_| print!(" {:>10} {:>9}", "p50", "p99"));
+    println!();
+    for (i, (name, first)) in measured[0].iter().enumerate() {
+        print!("  {name:32}");
+        measured.iter().for_each(|lines| print!(" {:>10.3} {:>9.3}", lines[i].1.at(0.5), lines[i].1.at(0.99)));
+        if let Some(last) = measured.last().filter(|_| several) {
+            let grown = |share: f64| last[i].1.at(share) / first.at(share);
+            print!(" {:>9.2}x {:>8.2}x", grown(0.5), grown(0.99));
+        }
+        println!();
+    }
+}

@@ -1,0 +1,133 @@
+-- Who may do what: nothing without a grant but to compute and to see what one may read; grant_access() for the rest.
+\set SHOW_CONTEXT never
+SET meterflow.tenant = 'permissions';
+-- Left by a run that was stopped.
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_mf_stranger, regress_mf_ingest, regress_mf_read, regress_mf_admin;
+RESET client_min_messages;
+CREATE ROLE regress_mf_stranger;
+CREATE ROLE regress_mf_ingest;
+CREATE ROLE regress_mf_read;
+CREATE ROLE regress_mf_admin;
+INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('calls', 'call', 'count');
+
+-- Functions that PUBLIC may call. None of them changes anything: whatever is volatile is granted.
+SELECT p.oid::regprocedure AS public_function
+  FROM pg_proc AS p
+ WHERE p.pronamespace = 'meterflow'::regnamespace AND p.prokind <> 'a' AND has_function_privilege('regress_mf_stranger', p.oid, 'EXECUTE')
+   AND p.prorettype <> 'internal'::regtype AND NOT 'internal'::regtype = ANY (p.proargtypes)
+ ORDER BY p.oid::regprocedure::text COLLATE "C";
+SELECT p.oid::regprocedure AS volatile_public_function
+  FROM pg_proc AS p
+ WHERE p.pronamespace = 'meterflow'::regnamespace AND p.provolatile = 'v' AND has_function_privilege('regress_mf_stranger', p.oid, 'EXECUTE');
+-- Relations, columns of relations and schemas that PUBLIC has anything of.
+SELECT c.oid::regclass AS public_relation
+  FROM pg_class AS c
+ WHERE c.relnamespace = 'meterflow'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+   AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('regress_mf_stranger', c.oid, 'USAGE, SELECT, UPDATE')
+            ELSE has_table_privilege('regress_mf_stranger', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+                 OR has_any_column_privilege('regress_mf_stranger', c.oid, 'SELECT, INSERT, UPDATE, REFERENCES') END;
+SELECT has_schema_privilege('regress_mf_stranger', 'meterflow', 'USAGE') AS usage, has_schema_privilege('regress_mf_stranger', 'meterflow', 'CREATE') AS create;
+
+-- A role that knows of the schema but has been given nothing.
+GRANT USAGE ON SCHEMA meterflow TO regress_mf_stranger;
+SET ROLE regress_mf_stranger;
+\set VERBOSITY sqlstate
+SELECT * FROM meterflow.ingest('[]');
+SELECT * FROM meterflow.ingest_rows('{}', '{}', '{}', '{}', '{}');
+INSERT INTO meterflow.inbox (event) VALUES ('{}');
+SELECT meterflow.drain_inbox();
+SELECT * FROM meterflow.retry_rejected();
+SELECT meterflow.void_event('a', 'because');
+SELECT meterflow.amend_event('a', '{}', 'because');
+SELECT meterflow.fold();
+SELECT meterflow.prepare_partitions();
+SELECT meterflow.rotate_dedup();
+SELECT meterflow.apply_retention();
+SELECT * FROM meterflow.maintain();
+SELECT meterflow.mark_dirty('permissions', 1, NULL, '-infinity', 'infinity', 1);
+SELECT meterflow.empty_slot(0::smallint);
+SELECT meterflow.fence_batch();
+SELECT meterflow.pause_worker();
+SELECT meterflow.revoke_public();
+SELECT meterflow.grant_access('regress_mf_stranger', 'admin');
+SELECT meterflow.top_up('acme', 1, 'USD', 'key');
+SELECT * FROM meterflow.usage('calls', now() - interval '1 hour', now());
+SELECT * FROM meterflow.verify();
+SELECT * FROM meterflow.wallet_balance('acme');
+SELECT * FROM meterflow.status();
+SELECT * FROM meterflow.health();
+SELECT count(*) FROM meterflow.events;
+SELECT secret FROM meterflow.engine;
+\set VERBOSITY default
+RESET ROLE;
+
+-- EXECUTE alone is not enough: the verbs ask for INSERT on events, and say so.
+GRANT EXECUTE ON FUNCTION meterflow.ingest(json, text), meterflow.void_event(text, text, text) TO regress_mf_stranger;
+SET ROLE regress_mf_stranger;
+SELECT * FROM meterflow.ingest('[]');
+SELECT meterflow.void_event('a', 'because');
+RESET ROLE;
+GRANT INSERT ON meterflow.events TO regress_mf_stranger;
+SET ROLE regress_mf_stranger;
+SELECT accepted FROM meterflow.ingest('{"transaction_id":"a","customer_id":"acme","event_name":"call"}');
+SELECT count(*) FROM meterflow.events;
+RESET ROLE;
+
+-- grant_access: to send.
+SELECT meterflow.grant_access('regress_mf_ingest', 'ingest');
+SET ROLE regress_mf_ingest;
+SELECT accepted, duplicates FROM meterflow.ingest('{"transaction_id":"b","customer_id":"acme","event_name":"call"}');
+SELECT accepted, duplicates FROM meterflow.ingest_rows(ARRAY['c'], ARRAY['acme'], ARRAY['call'], ARRAY[now()], ARRAY['{}']::jsonb[]);
+INSERT INTO meterflow.inbox (event) VALUES ('{"transaction_id":"d","customer_id":"acme","event_name":"call"}');
+SELECT meterflow.void_event('c', 'a test') IS NOT NULL AS voided;
+SELECT meterflow.amend_event('b', '{"properties":{"n":1}}', 'a test') IS NOT NULL AS amended;
+\set VERBOSITY sqlstate
+SELECT count(*) FROM meterflow.events;
+SELECT count(*) FROM meterflow.inbox;
+SELECT * FROM meterflow.usage('calls', now() - interval '1 hour', now() + interval '1 hour', 'acme');
+INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('mine', 'call', 'count');
+SELECT * FROM meterflow.maintain();
+\set VERBOSITY default
+RESET ROLE;
+
+-- To read: everything but the secret of the hashes, and nothing to change.
+SELECT meterflow.grant_access('regress_mf_read', 'read');
+SET ROLE regress_mf_read;
+SELECT value >= 2 AS counted FROM meterflow.usage('calls', now() - interval '1 hour', now() + interval '1 hour', 'acme');
+SELECT count(*) FROM meterflow.verify();
+SELECT count(*) > 0 AS rows FROM meterflow.status();
+SELECT healthy IS NOT NULL AS told FROM meterflow.health();
+SELECT count(*) > 0 AS events FROM meterflow.events WHERE tenant_id = 'permissions';
+\set VERBOSITY sqlstate
+SELECT secret FROM meterflow.engine;
+SELECT * FROM meterflow.engine;
+SELECT * FROM meterflow.ingest('[]');
+UPDATE meterflow.meters SET archived_at = now();
+DELETE FROM meterflow.events;
+SELECT * FROM meterflow.maintain();
+\set VERBOSITY default
+RESET ROLE;
+
+-- To run it all.
+SELECT meterflow.grant_access('regress_mf_admin', 'admin');
+SET ROLE regress_mf_admin;
+SELECT accepted FROM meterflow.ingest('{"transaction_id":"e","customer_id":"acme","event_name":"call"}');
+INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('admins', 'call', 'count');
+SELECT count(*) FILTER (WHERE outcome NOT LIKE 'ok%' AND outcome NOT LIKE 'left%') AS failed FROM meterflow.maintain();
+SELECT accepted, duplicates, failed FROM meterflow.retry_rejected();
+SELECT count(*) FROM meterflow.verify();
+RESET ROLE;
+
+-- What was granted is taken back, and access that does not exist is refused.
+SELECT meterflow.grant_access(r, 'none') FROM unnest('{regress_mf_stranger,regress_mf_ingest,regress_mf_read,regress_mf_admin}'::regrole[]) AS r;
+SELECT r.rolname, count(p.*) AS functions
+  FROM pg_roles AS r LEFT JOIN pg_proc AS p ON p.pronamespace = 'meterflow'::regnamespace AND p.provolatile = 'v' AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+ WHERE r.rolname LIKE 'regress\_mf\_%' GROUP BY 1 ORDER BY 1;
+SELECT meterflow.grant_access('regress_mf_read', 'write');
+SELECT meterflow.grant_access(NULL, 'read');
+-- A DROP would be refused if anything were left.
+DROP ROLE regress_mf_stranger;
+DROP ROLE regress_mf_ingest;
+DROP ROLE regress_mf_read;
+DROP ROLE regress_mf_admin;
