@@ -47,6 +47,7 @@ fn main() -> Result<()> {
     let began = Instant::now();
     let mut client = server::create_database(DATABASE)?;
     client.batch_execute(SETUP)?;
+    server::settle(&mut client)?; // the meters are new: the past they could have is looked through once
     let version: String = client.query_one("SELECT current_setting('server_version')", &[])?.get(0);
     println!("meterflow on PostgreSQL {version}: {DAYS} days of an LLM gateway, {CUSTOMERS} customers, five meters");
 
@@ -61,8 +62,13 @@ fn main() -> Result<()> {
     verify(&mut client)?;
 
     title("Look around");
-    println!("  It took {:.0} s. All of it is in the database {DATABASE}: try there, for instance", began.elapsed().as_secs_f64());
-    println!("    SELECT * FROM meterflow.usage('tokens', now() - interval '1 day', now(), 'cust_0000', 'hour', '{{model}}');");
+    println!(
+        "  It took {:.0} s. All of it is in the database {DATABASE}: try there, for instance",
+        began.elapsed().as_secs_f64()
+    );
+    println!(
+        "    SELECT * FROM meterflow.usage('tokens', now() - interval '1 day', now(), 'cust_0000', 'hour', '{{model}}');"
+    );
     println!("    SELECT * FROM meterflow.wallet_balance('cust_0000');");
     println!("    TABLE meterflow.events LIMIT 10;");
     println!("    SELECT * FROM meterflow.status();");
@@ -122,8 +128,18 @@ fn ingest(workload: &Workload) -> Result<()> {
     })?;
     let seconds = began.elapsed().as_secs_f64();
     let (sent, accepted) = (EVENTS as f64, accepted.into_inner() as f64);
-    println!("  {} events in {seconds:.1} s from {SESSIONS} sessions, {BATCH} a transaction: {} events/s{:20}", grouped(sent), grouped(sent / seconds), "");
-    println!("  {} accepted, {} duplicates refused; usage is exact with each commit", grouped(accepted), grouped(sent - accepted));
+    println!(
+        "  {} events in {seconds:.1} s from {SESSIONS} sessions, {} a transaction: {} events/s{:20}",
+        grouped(sent),
+        grouped(BATCH as f64),
+        grouped(sent / seconds),
+        ""
+    );
+    println!(
+        "  {} accepted, {} duplicates refused; usage is exact with each commit",
+        grouped(accepted),
+        grouped(sent - accepted)
+    );
     Ok(())
 }
 
@@ -133,7 +149,8 @@ fn replay(client: &mut Client, workload: &Workload) -> Result<()> {
     let statement = client.prepare(INGEST)?;
     let from = EVENTS / 2;
     let began = Instant::now();
-    let (accepted, duplicates) = send(client, &statement, &server::raw(workload::json((from..from + 10_000).map(|i| workload.sent(i))))?)?;
+    let (accepted, duplicates) =
+        send(client, &statement, &server::raw(workload::json((from..from + 10_000).map(|i| workload.sent(i))))?)?;
     println!("  {accepted} accepted, {duplicates} duplicates, in {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
@@ -144,7 +161,7 @@ fn usage(client: &mut Client, start: i64) -> Result<()> {
     let began = Instant::now();
     let rows = client.query(
         "SELECT c.name, array_agg(u.value::float8 ORDER BY u.window_start), sum(u.value)::float8
-           FROM meterflow.usage('tokens', $1, $1 + interval '30 days', window_size => 'day') u
+           FROM meterflow.usage('tokens', $1::timestamptz, $1::timestamptz + interval '30 days', window_size => 'day') u
            JOIN meterflow.customers c ON c.tenant_id = 'default' AND c.id = u.customer_id
           GROUP BY c.id, c.name ORDER BY 3 DESC",
         &[&start],
@@ -154,23 +171,34 @@ fn usage(client: &mut Client, start: i64) -> Result<()> {
         let days: Vec<f64> = row.get(1);
         println!("  {:18} {} {:>12}", row.get::<_, &str>(0), columns(&days), grouped(row.get(2)));
     }
-    println!("  {:18} {:30} {:>12}", format!("and {} more", rows.len().saturating_sub(8)), "", grouped(rows.iter().skip(8).map(|row| row.get::<_, f64>(2)).sum()));
+    println!(
+        "  {:18} {:30} {:>12}",
+        format!("and {} more", rows.len().saturating_sub(8)),
+        "",
+        grouped(rows.iter().skip(8).map(|row| row.get::<_, f64>(2)).sum())
+    );
     println!("  {} customers, {DAYS} days, {:.0} ms", rows.len(), took.as_secs_f64() * 1e3);
 
     title("Tokens by model, and the other meters");
     let by_model = client.query(
-        "SELECT group_key->>'model', value::float8 FROM meterflow.usage('tokens', $1, $1 + interval '30 days', group_by => '{model}', total => true) ORDER BY 2 DESC",
+        "SELECT group_key->>'model', value::float8 FROM meterflow.usage('tokens', $1::timestamptz, $1::timestamptz + interval '30 days', group_by => '{model}', total => true) ORDER BY 2 DESC",
         &[&start],
     )?;
     let total: f64 = by_model.iter().map(|row| row.get::<_, f64>(1)).sum();
     for row in &by_model {
         let tokens: f64 = row.get(1);
-        println!("  {:18} {} {:>12} {:4.0}%", row.get::<_, &str>(0), bar(tokens / total, 30, ' '), grouped(tokens), tokens / total * 100.0);
+        println!(
+            "  {:18} {} {:>12} {:4.0}%",
+            row.get::<_, &str>(0),
+            bar(tokens / total, 30, ' '),
+            grouped(tokens),
+            tokens / total * 100.0
+        );
     }
     for (meter, unit) in [("requests", ""), ("users", ""), ("latency_p95", " ms"), ("peak_tokens", "")] {
         let row = client.query_one(
             "SELECT description, value::float8 FROM meterflow.meters m,
-                    meterflow.usage(m.key, $1, $1 + interval '30 days', total => true) WHERE m.tenant_id = 'default' AND m.key = $2",
+                    meterflow.usage(m.key, $1::timestamptz, $1::timestamptz + interval '30 days', total => true) WHERE m.tenant_id = 'default' AND m.key = $2",
             &[&start, &meter],
         )?;
         println!("  {:49} {:>12}{unit}", row.get::<_, &str>(0), grouped(row.get(1)));
@@ -217,7 +245,7 @@ fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
     };
     for payer in &payers {
         let (id, owed): (&str, f64) = (payer.get(0), payer.get(2));
-        let amount = (owed / 10.0).ceil() * 10.0 + 60.0;
+        let amount = (owed / 10.0).ceil() * 10.0 + 120.0;
         client.execute("SELECT meterflow.top_up($1, $2::float8::numeric, 'USD', 'demo: ' || $1)", &[&id, &amount])?;
         lines.push(vec![amount]);
     }
@@ -227,8 +255,13 @@ fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
         // Live traffic of these three: the first sends the most.
         let first = EVENTS + step as u64 * PER_STEP;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as i64;
-        let customers: Vec<u32> = payers.iter().filter_map(|payer| payer.get::<_, &str>(0).strip_prefix("cust_")?.parse().ok()).collect();
-        let events = (first..first + PER_STEP).map(|i| Event { at, customer: customers[[0, 1, 0, 2, 0, 1][i as usize % 6]], ..workload.event(i) });
+        let customers: Vec<u32> =
+            payers.iter().filter_map(|payer| payer.get::<_, &str>(0).strip_prefix("cust_")?.parse().ok()).collect();
+        let events = (first..first + PER_STEP).map(|i| Event {
+            at,
+            customer: customers[[0, 1, 0, 2, 0, 1][i as usize % 6]],
+            ..workload.event(i)
+        });
         send(client, &ingest, &server::raw(workload::json(events))?)?;
         look(client, &mut lines)?;
     }
@@ -240,7 +273,10 @@ fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
         line[1..].iter().for_each(|balance| print!(" {balance:>10.2}"));
         println!();
     }
-    println!("  each balance asked for as soon as its events were in; the slowest took {:.1} ms", slowest.as_secs_f64() * 1e3);
+    println!(
+        "  each balance asked for as soon as its events were in; the slowest took {:.1} ms",
+        slowest.as_secs_f64() * 1e3
+    );
     Ok(())
 }
 
@@ -250,7 +286,11 @@ fn verify(client: &mut Client) -> Result<()> {
     let problems: i64 = client.query_one("SELECT count(*) FROM meterflow.verify()", &[])?.get(0);
     let events: i64 = client.query_one("SELECT count(*) FROM meterflow.events", &[])?.get(0);
     let verdict = if problems == 0 { String::from("clean") } else { format!("{problems} differences") };
-    println!("  All usage computed again from {} raw events and compared: {verdict}, in {:.1} s", grouped(events as f64), began.elapsed().as_secs_f64());
+    println!(
+        "  All usage computed again from {} raw events and compared: {verdict}, in {:.1} s",
+        grouped(events as f64),
+        began.elapsed().as_secs_f64()
+    );
     if problems > 0 {
         return Err("verify() found differences: SELECT * FROM meterflow.verify()".into());
     }

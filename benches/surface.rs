@@ -46,7 +46,9 @@ fn main() -> Result<()> {
             grouped(doors::BATCH as f64),
             grouped(events as f64),
         );
-        println!("settled: until all is folded, too; CPU of the whole server until then; ratios are medians over rounds");
+        println!(
+            "settled: until all is folded, too; CPU of the whole server until then; ratios are medians over rounds"
+        );
         ingest(rounds, events)?;
     }
     if wanted("reads") {
@@ -74,8 +76,18 @@ fn ingest(rounds: u64, events: u64) -> Result<()> {
         arena.end()
     };
     let json = |name| Side::new(name, Door::Json);
-    race(Ids::Random, "Random ids (UUIDv4), 1% duplicates", vec![json("ingest(json)"), json("ingest(json) of the same: all duplicates")], rounds)?;
+    race(
+        Ids::Random,
+        "Random ids (UUIDv4), 1% duplicates",
+        vec![json("ingest(json)"), json("ingest(json) of the same: all duplicates")],
+        rounds,
+    )?;
     race(Ids::TimeOrdered, "Time-ordered ids (UUIDv7), 1% duplicates", vec![json("ingest(json)")], rounds.min(3))?;
     race(Ids::Random, "Arrays", vec![Side::new("ingest_rows(...)", Door::Rows)], rounds.min(3))?;
-    race(Ids::Random, "The asynchronous door", vec![Side::new("COPY inbox, and drained by the worker", Door::Inbox)], rounds.min(3))
+    race(
+        Ids::Random,
+        "The asynchronous door",
+        vec![Side::new("COPY inbox, and drained by the worker", Door::Inbox)],
+        rounds.min(3),
+    )
 }

@@ -14,10 +14,17 @@ pub const HOUR: i64 = 3_600 * SECOND;
 pub const DAY: i64 = 24 * HOUR;
 
 pub const EVENT_NAME: &str = "llm.request";
-/// So many events are sent before one is sent again, at least.
-const RETRY_AFTER: u64 = 10_000;
-pub const MODELS: [(&str, u32); 6] =
-    [("gpt-4o", 30), ("gpt-4o-mini", 28), ("claude-sonnet-4", 22), ("claude-haiku-4", 10), ("llama-3.3-70b", 6), ("o3", 4)];
+/// At most so many events are sent before one is sent again; some of these are in the same batch, and some on their way
+/// in another session.
+const RETRIED_WITHIN: u64 = 20_000;
+pub const MODELS: [(&str, u32); 6] = [
+    ("gpt-4o", 30),
+    ("gpt-4o-mini", 28),
+    ("claude-sonnet-4", 22),
+    ("claude-haiku-4", 10),
+    ("llama-3.3-70b", 6),
+    ("o3", 4),
+];
 const REGIONS: [(&str, u32); 4] = [("us-east-1", 45), ("eu-west-1", 30), ("us-west-2", 15), ("ap-southeast-1", 10)];
 
 /// splitmix64: small, fast, and every seed is a good one.
@@ -116,13 +123,13 @@ impl Workload {
 
     /// Whether what is sent at place `i` was sent before.
     pub fn repeats(&self, i: u64) -> bool {
-        i >= RETRY_AFTER && self.duplicates > 0 && self.rng(i, 1).below(self.duplicates) == 0
+        i > 0 && self.duplicates > 0 && self.rng(i, 1).below(self.duplicates) == 0
     }
 
     fn original(&self, i: u64) -> u64 {
-        let mut j = i - RETRY_AFTER - self.rng(i, 2).below((i - RETRY_AFTER + 1).min(RETRY_AFTER));
+        let mut j = i - 1 - self.rng(i, 2).below(i.min(RETRIED_WITHIN));
         while self.repeats(j) {
-            j -= 1; // the first ones repeat nothing
+            j -= 1; // the first repeats nothing
         }
         j
     }
@@ -213,7 +220,9 @@ impl Curve {
     /// The time by which this share of the traffic has come.
     fn at(&self, share: f64) -> i64 {
         let hour = self.ends.partition_point(|(sum, _)| *sum <= share);
-        let Some(&(high, to)) = self.ends.get(hour) else { return self.ends.last().map_or(self.start, |(_, to)| to - 1) };
+        let Some(&(high, to)) = self.ends.get(hour) else {
+            return self.ends.last().map_or(self.start, |(_, to)| to - 1);
+        };
         let (low, from) = if hour == 0 { (0.0, self.start) } else { self.ends[hour - 1] };
         from + ((share - low) / (high - low) * (to - from) as f64) as i64
     }
@@ -229,7 +238,10 @@ impl Event {
         out.push_str(r#"{"transaction_id":""#);
         self.push_id(out);
         let (customer, at) = (self.customer, self.time());
-        let _ = write!(out, r#"","customer_id":"cust_{customer:04}","event_name":"{EVENT_NAME}","timestamp":"{at}","properties":"#);
+        let _ = write!(
+            out,
+            r#"","customer_id":"cust_{customer:04}","event_name":"{EVENT_NAME}","timestamp":"{at}","properties":"#
+        );
         self.push_properties(out);
         out.push('}');
     }
@@ -245,7 +257,8 @@ impl Event {
     /// As a line of COPY's text format for a table with a column for each property that is asked for.
     pub fn push_flat(&self, out: &mut String) {
         let Event { customer, user, model, tokens, .. } = self;
-        let _ = writeln!(out, "default\tcust_{customer:04}\t{}\t{tokens}\t{model}\tuser_{customer:04}_{user}", self.time());
+        let _ =
+            writeln!(out, "default\tcust_{customer:04}\t{}\t{tokens}\t{model}\tuser_{customer:04}_{user}", self.time());
     }
 
     pub fn push_properties(&self, out: &mut String) {

@@ -26,3 +26,5 @@ mod slots;
 mod standby;
 #[path = "client/traces.rs"]
 mod traces;
+#[path = "client/vectors/mod.rs"]
+mod vectors;

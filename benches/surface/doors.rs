@@ -84,7 +84,9 @@ impl Door {
             Door::Json => "SELECT accepted, duplicates, failed FROM meterflow.ingest($1)",
             Door::Rows => "SELECT accepted, duplicates, failed FROM meterflow.ingest_rows($1, $2, $3, $4, $5)",
             Door::Inbox => "COPY meterflow.inbox (event) FROM STDIN",
-            Door::Copy => "COPY raw_events (id, tenant_id, customer_id, event_name, \"timestamp\", properties) FROM STDIN",
+            Door::Copy => {
+                "COPY raw_events (id, tenant_id, customer_id, event_name, \"timestamp\", properties) FROM STDIN"
+            }
             Door::Flat => "COPY raw_usage (tenant_id, customer_id, \"timestamp\", tokens, model, user_id) FROM STDIN",
         })?)
     }

@@ -94,7 +94,8 @@ fn process(pid: u32) -> Option<Process> {
 
 fn machine_cpu() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    let fields: Vec<f64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<f64> =
+        stat.lines().next()?.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
     // user, nice, system; not idle, iowait.
     Some(fields.get(..3)?.iter().sum::<f64>() / TICKS)
 }
@@ -110,8 +111,15 @@ pub fn settings(client: &mut Client) -> Result<String> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let mut out = format!("{version}, {cores} cores, client on the same machine\n");
     let names = [
-        "shared_buffers", "synchronous_commit", "fsync", "full_page_writes", "wal_compression", "max_wal_size",
-        "checkpoint_timeout", "wal_level", "shared_preload_libraries",
+        "shared_buffers",
+        "synchronous_commit",
+        "fsync",
+        "full_page_writes",
+        "wal_compression",
+        "max_wal_size",
+        "checkpoint_timeout",
+        "wal_level",
+        "shared_preload_libraries",
     ];
     let shown: HashMap<String, String> = client
         .query("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY ($1)", &[&names.as_slice()])?

@@ -158,7 +158,10 @@ impl Race {
 
     pub fn print(&self, title: &str) {
         println!("\n{title}");
-        println!("{:46} {:>9} {:>7} {:>7} {:>11} {:>7} {:>7} {:>8}", "", "events/s", "ratio", "settled", "CPU s/M ev", "ratio", "folding", "WAL B/ev");
+        println!(
+            "{:46} {:>9} {:>7} {:>7} {:>11} {:>7} {:>7} {:>8}",
+            "", "events/s", "ratio", "settled", "CPU s/M ev", "ratio", "folding", "WAL B/ev"
+        );
         for (i, side) in self.sides.iter().enumerate() {
             let is_baseline = i + 1 == self.sides.len();
             let ratio = |value: f64| if is_baseline { String::from("1") } else { format!("{value:.2}") };
@@ -175,7 +178,9 @@ impl Race {
             );
         }
         let all = || self.runs.iter().flatten();
-        let share = |measure: &dyn Fn(&Run) -> f64| 100.0 * all().map(measure).sum::<f64>() / all().map(|run| run.settled).sum::<f64>();
+        let share = |measure: &dyn Fn(&Run) -> f64| {
+            100.0 * all().map(measure).sum::<f64>() / all().map(|run| run.settled).sum::<f64>()
+        };
         println!(
             "  {} rounds; meanwhile the client took {:.0}% of a core, work that is none of ours {:.0}%",
             self.runs[0].len(),

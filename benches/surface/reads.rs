@@ -103,8 +103,8 @@ pub fn measure(plan: &Plan) -> Result<()> {
     let mut arena = Arena::new(DATABASE)?;
     arena.control.batch_execute(BILLING)?;
     arena.control.batch_execute(BASELINE)?;
-    let midnight = now() - now().rem_euclid(DAY);
-    let month = (midnight - 29 * DAY, midnight + DAY);
+    let today = now().div_euclid(DAY) * DAY;
+    let month = (today - 29 * DAY, today + DAY);
     println!(
         "\nOne customer of {CUSTOMERS}, each as likely, over the last 30 days, while {BACKGROUND_SESSIONS} sessions ingest {} events/s",
         grouped(BACKGROUND_SESSIONS as f64 * BACKGROUND_BATCH as f64 / BACKGROUND_PAUSE.as_secs_f64()),
@@ -150,10 +150,16 @@ fn load(arena: &mut Arena, workload: Workload) -> Result<()> {
 fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result<Vec<(String, Latencies)>> {
     // The baseline is slower and needs fewer calls for as good a picture.
     const BASELINE_EVERY: usize = 4;
-    let mut statements = vec![(String::from("SELECT 1, the round trip alone"), client.prepare("SELECT $1::text")?, false, 1)];
+    let mut statements =
+        vec![(String::from("SELECT 1, the round trip alone"), client.prepare("SELECT $1::text")?, false, 1)];
     for question in &QUESTIONS {
         statements.push((question.name.to_string(), client.prepare(question.ours)?, question.month, 1));
-        statements.push((String::from("  baseline: plain SQL"), client.prepare(question.plain)?, question.month, BASELINE_EVERY));
+        statements.push((
+            String::from("  baseline: plain SQL"),
+            client.prepare(question.plain)?,
+            question.month,
+            BASELINE_EVERY,
+        ));
     }
     let mut times = vec![Vec::new(); statements.len()];
     let mut rng = Rng::new(7);
@@ -161,10 +167,14 @@ fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result
     let sent = AtomicU64::new(0);
     let began = Instant::now();
     thread::scope(|scope| -> Result<()> {
-        let threads: Vec<_> = (0..BACKGROUND_SESSIONS).map(|n| scope.spawn({
-            let (stop, sent) = (&stop, &sent);
-            move || background(size * 10 + n, stop, sent)
-        })).collect();
+        let threads: Vec<_> = (0..BACKGROUND_SESSIONS)
+            .map(|n| {
+                scope.spawn({
+                    let (stop, sent) = (&stop, &sent);
+                    move || background(size * 10 + n, stop, sent)
+                })
+            })
+            .collect();
         thread::sleep(Duration::from_secs(2)); // until its rows are everywhere: table, deltas, rollups
         let asked = (0..plan.calls).try_for_each(|call| -> Result<()> {
             let customer = workload::customer_id(rng.below(u64::from(CUSTOMERS)) as u32);
@@ -187,13 +197,22 @@ fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result
         began.elapsed().as_secs_f64(),
         grouped(sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()),
     );
-    Ok(statements.into_iter().zip(times).map(|((name, ..), mut times)| {
-        times.sort_unstable_by(f64::total_cmp);
-        (name, Latencies(times))
-    }).collect())
+    Ok(statements
+        .into_iter()
+        .zip(times)
+        .map(|((name, ..), mut times)| {
+            times.sort_unstable_by(f64::total_cmp);
+            (name, Latencies(times))
+        })
+        .collect())
 }
 
-fn answer(client: &mut Client, statement: &Statement, customer: &str, month: Option<(i64, i64)>) -> Result<Vec<Option<String>>> {
+fn answer(
+    client: &mut Client,
+    statement: &Statement,
+    customer: &str,
+    month: Option<(i64, i64)>,
+) -> Result<Vec<Option<String>>> {
     let time = |at: i64| SystemTime::UNIX_EPOCH + Duration::from_micros(at.unsigned_abs());
     let bounds = month.map(|(start, end)| (time(start), time(end)));
     let mut params: Vec<&(dyn ToSql + Sync)> = vec![&customer];
@@ -235,7 +254,11 @@ fn check(client: &mut Client, month: (i64, i64)) -> Result<()> {
             let month = question.month.then_some(month);
             let (ours, plain) = (answer(client, &ours, &customer, month)?, answer(client, &plain, &customer, month)?);
             if ours != plain {
-                return Err(format!("{}, {customer}: meterflow says {ours:?}, plain SQL says {plain:?}", question.name).into());
+                return Err(format!(
+                    "{}, {customer}: meterflow says {ours:?}, plain SQL says {plain:?}",
+                    question.name
+                )
+                .into());
             }
         }
     }

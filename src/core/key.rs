@@ -13,7 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher24 as SipHasher128};
 use super::properties::canonical::{self, Out};
 use super::properties::{Tape, Value};
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Secret(pub [u8; 16]);
 
 /// The first byte of everything hashed.

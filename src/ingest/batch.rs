@@ -136,7 +136,7 @@ fn check_tenant(tenant: &str) -> Outcome<()> {
 
 fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejects: Rejects, report: &mut Report) -> Outcome<()> {
     let fenced = engine::fence()?;
-    let meters = meters::of_tenant(tenant, fenced.engine.catalog_version)?;
+    let meters = meters::of_tenant(tenant, fenced.engine.catalogue)?;
     let before = (report.accepted, report.duplicates, report.failures.len());
 
     let mut intake = Intake { tenant, now, fenced: &fenced, meters: &meters, measured: Measured::default(), scratch: Scratch::default() };
@@ -156,7 +156,7 @@ fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejec
     }
     let measured = intake.measured;
 
-    groups::admit(tenant, &measured, &mut candidates, |candidate| candidate.measures.clone(), report)?;
+    groups::admit(tenant, &fenced.engine.secret, &measured, &mut candidates, |candidate| candidate.measures.clone(), report)?;
     let leaves = place(&fenced, &mut candidates)?;
     dedup::claim(&fenced, &mut candidates, report)?;
     write(tenant, &fenced, &mut candidates, &measured, &leaves)?;
@@ -175,7 +175,7 @@ fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejec
 /// Stores one event whose key has been claimed before: an amendment. It is numbered as the first of the batch.
 pub fn replace(tenant: &str, fenced: &Fenced, text: &str) -> Outcome<Result<(), Fault>> {
     bulk::in_batch_memory(|| {
-        let meters = meters::of_tenant(tenant, fenced.engine.catalog_version)?;
+        let meters = meters::of_tenant(tenant, fenced.engine.catalogue)?;
         let mut intake = Intake { tenant, now: session::now(), fenced, meters: &meters, measured: Measured::default(), scratch: Scratch::default() };
         let source = Source::Json(text);
         let mut candidates = match intake.take(0, fenced.batch << 16, &source) {
@@ -184,7 +184,7 @@ pub fn replace(tenant: &str, fenced: &Fenced, text: &str) -> Outcome<Result<(), 
         };
         let measured = intake.measured;
         let mut report = Report::default();
-        groups::admit(tenant, &measured, &mut candidates, |candidate| candidate.measures.clone(), &mut report)?;
+        groups::admit(tenant, &fenced.engine.secret, &measured, &mut candidates, |candidate| candidate.measures.clone(), &mut report)?;
         if let Some(failure) = report.failures.pop() {
             return Ok(Err(failure.fault));
         }
@@ -417,7 +417,7 @@ pub fn write_batch_row(tenant: &str, fenced: &Fenced, counts: [i32; 3]) -> Outco
         bulk::int8(fenced.batch),
         arena.datum(tenant),
         bulk::int8(pg_micros(session::now())),
-        bulk::int8(fenced.engine.catalog_version),
+        bulk::int8(fenced.engine.catalogue.version),
     ];
     values.extend(counts.map(bulk::int4));
     let width = values.len();

@@ -137,7 +137,7 @@ fn record(tenant: &str, fenced: &Fenced, stored: &Stored, transaction_id: &str, 
 
 /// Undoes what the event has added to usage.
 fn take_back(tenant: &str, fenced: &Fenced, stored: &Stored) -> Outcome<()> {
-    let meters: Rc<Meters> = meters::of_tenant(tenant, fenced.engine.catalog_version)?;
+    let meters: Rc<Meters> = meters::of_tenant(tenant, fenced.engine.catalogue)?;
     let mut scratch = Scratch::default();
     let tape = scratch
         .read(&stored.properties, MAX_DEPTH + 1)

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::core::key::{self, Secret};
-use crate::meters::secret_of;
+use crate::meters::{Catalogue, secret_of};
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::lock::lock_relation;
 use crate::pg::session;
@@ -12,7 +12,7 @@ use crate::pg::spi::{self, See};
 /// `meterflow.engine` as of the newest commit.
 pub struct Engine {
     pub secret: Secret,
-    pub catalog_version: i64,
+    pub catalogue: Catalogue,
     pub open_slot: i16,
     /// Generations a new key goes into; during a rotation there are two.
     pub insert_generations: Vec<i32>,
@@ -77,9 +77,10 @@ fn read_row() -> Outcome<Engine> {
         &[],
         See::Latest,
         |row| {
+            let secret = row.with_bytes(0, secret_of)??;
             Ok(Engine {
-                secret: row.with_bytes(0, secret_of)??,
-                catalog_version: row.int8(1)?,
+                secret,
+                catalogue: Catalogue { secret, version: row.int8(1)? },
                 open_slot: row.require(2)?,
                 insert_generations: row.require(3)?,
                 probe_generations: row.require::<Vec<i32>>(4)?.into_iter().map(|generation| Closed { generation, timed: None }).collect(),

@@ -12,6 +12,7 @@ use pgrx::{PgSubXactCallbackEvent, PgXactCallbackEvent, register_subxact_callbac
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::core::event::{Code, Fault, excerpt};
+use crate::core::key::Secret;
 use crate::pg::error::Outcome;
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
@@ -20,12 +21,20 @@ use super::batch::{Candidate, Failure, Measured, Report};
 
 thread_local! {
     /// Known groups by tenant and meter. Dropped whole when a transaction that may have recorded some rolls back.
-    static KNOWN: RefCell<FxHashMap<(String, i32), FxHashSet<String>>> = RefCell::default();
+    /// They are of one installation, which its secret tells from the next.
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Known {
+    secret: Option<Secret>,
+    groups: FxHashMap<(String, i32), FxHashSet<String>>,
 }
 
 /// Refuses candidates whose group is one too many; records the new groups of the others.
 pub fn admit(
     tenant: &str,
+    secret: &Secret,
     measured: &Measured,
     candidates: &mut Vec<Candidate<'_>>,
     measures: impl Fn(&Candidate<'_>) -> Range<usize>,
@@ -34,6 +43,11 @@ pub fn admit(
     if measured.groups.iter().all(String::is_empty) {
         return Ok(());
     }
+    KNOWN.with_borrow_mut(|known| {
+        if known.secret != Some(*secret) {
+            *known = Known { secret: Some(*secret), ..Known::default() };
+        }
+    });
     let limit = settings::max_groups();
     let mut settled: FxHashMap<(i32, u32), bool> = FxHashMap::default();
     let (mut new_meters, mut new_groups): (Vec<i32>, Vec<String>) = (Vec::new(), Vec::new());
@@ -92,7 +106,7 @@ fn look_up(tenant: &str, meter: i32, group: &str, limit: usize) -> Outcome<Stand
     }
     let key = (tenant.to_string(), meter);
     let check = |reload: bool| -> Outcome<Standing> {
-        if reload || !KNOWN.with_borrow(|known| known.contains_key(&key)) {
+        if reload || !KNOWN.with_borrow(|known| known.groups.contains_key(&key)) {
             let mut groups = FxHashSet::default();
             spi::run(
                 "SELECT group_key FROM meterflow.meter_groups WHERE tenant_id = $1 AND meter_id = $2",
@@ -103,10 +117,10 @@ fn look_up(tenant: &str, meter: i32, group: &str, limit: usize) -> Outcome<Stand
                     Ok(())
                 },
             )?;
-            KNOWN.with_borrow_mut(|known| known.insert(key.clone(), groups));
+            KNOWN.with_borrow_mut(|known| known.groups.insert(key.clone(), groups));
         }
         Ok(KNOWN.with_borrow_mut(|known| {
-            let groups = known.entry(key.clone()).or_default();
+            let groups = known.groups.entry(key.clone()).or_default();
             if groups.contains(group) {
                 Standing::Known
             } else if groups.len() < limit {
@@ -125,7 +139,7 @@ fn look_up(tenant: &str, meter: i32, group: &str, limit: usize) -> Outcome<Stand
 }
 
 fn forget_on_rollback() {
-    let forget = || KNOWN.with_borrow_mut(FxHashMap::clear);
+    let forget = || KNOWN.with_borrow_mut(|known| known.groups.clear());
     register_xact_callback(PgXactCallbackEvent::Abort, forget);
     register_subxact_callback(PgSubXactCallbackEvent::AbortSub, move |_, _| forget());
 }

@@ -37,10 +37,18 @@ impl Meters {
 }
 
 thread_local! {
-    /// Meters of the tenants this session has written for, with the catalogue version they were read at.
-    static BY_TENANT: RefCell<FxHashMap<String, (i64, Rc<Meters>)>> = RefCell::default();
+    /// Meters of the tenants this session has written for, with the catalogue they were read from: its version, and
+    /// the secret, which tells one CREATE EXTENSION from the next.
+    static BY_TENANT: RefCell<FxHashMap<String, (Catalogue, Rc<Meters>)>> = RefCell::default();
     /// Compiled definitions by their text: a version never changes its definition, only its end.
     static COMPILED: RefCell<FxHashMap<String, Rc<Meter>>> = RefCell::default();
+}
+
+/// A state of the meter catalogue.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Catalogue {
+    pub secret: Secret,
+    pub version: i64,
 }
 
 /// Columns of meter_versions that `read` takes, in order.
@@ -48,8 +56,8 @@ pub const COLUMNS: &str = "id, meter_key, event_name, aggregation, property, fil
      percentile::text, (extract(epoch FROM bucket_size) * 1000000)::bigint, approximate, valid_from, valid_to, complete_from";
 
 /// The tenant's meters as committed by now; read again only when the catalogue has a newer version.
-pub fn of_tenant(tenant: &str, catalog_version: i64) -> Outcome<Rc<Meters>> {
-    let cached = BY_TENANT.with_borrow(|tenants| tenants.get(tenant).filter(|(version, _)| *version == catalog_version).map(|(_, meters)| meters.clone()));
+pub fn of_tenant(tenant: &str, catalogue: Catalogue) -> Outcome<Rc<Meters>> {
+    let cached = BY_TENANT.with_borrow(|tenants| tenants.get(tenant).filter(|(read_from, _)| *read_from == catalogue).map(|(_, meters)| meters.clone()));
     if let Some(meters) = cached {
         return Ok(meters);
     }
@@ -65,7 +73,7 @@ pub fn of_tenant(tenant: &str, catalog_version: i64) -> Outcome<Rc<Meters>> {
         if tenants.len() >= 256 {
             tenants.clear();
         }
-        tenants.insert(tenant.to_string(), (catalog_version, meters.clone()));
+        tenants.insert(tenant.to_string(), (catalogue, meters.clone()));
     });
     Ok(meters)
 }

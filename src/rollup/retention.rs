@@ -75,10 +75,15 @@ fn dirty_before(time: i64) -> Outcome<bool> {
     Ok(spi::one("SELECT EXISTS (SELECT FROM meterflow.dirty_ranges WHERE from_time < $1)", &[spi::time(time)], See::Write, |row| row.bool(0))? == Some(true))
 }
 
-/// Whether a batch that is not folded yet may hold events of that time: any that exists, for it may be late.
-fn unfolded_before(_time: i64, state: &FoldState) -> Outcome<bool> {
-    let newest = spi::one("SELECT coalesce(max(batch), 0) FROM meterflow.batches", &[], See::Write, |row| row.int8(0))?;
-    Ok(newest.unwrap_or(0) > state.folded_batch && settings::retention().is_some_and(|span| span < settings::backdate_window()))
+/// Whether a batch that is not folded yet may hold events of that time: when it was recorded, they were accepted.
+fn unfolded_before(time: i64, state: &FoldState) -> Outcome<bool> {
+    let oldest = spi::one(
+        "SELECT min(recorded_at) FROM meterflow.batches WHERE batch > $1",
+        &[state.folded_batch.into()],
+        See::Write,
+        |row| Ok(if row.is_null(0) { i64::MAX } else { row.time(0)? }),
+    )?;
+    Ok(oldest.is_some_and(|recorded_at| recorded_at.saturating_sub(settings::backdate_window()) < time))
 }
 
 fn downsample(grain: Grain, floor: i64, column: &str) -> Outcome<i64> {

@@ -170,7 +170,6 @@ pub fn project() -> &'static Path {
 
 fn cluster(args: &[String]) -> Output {
     let script = project().join("tests/cluster");
-    // A server that is started keeps stderr open, as its own.
     Command::new(&script).args(args).output().unwrap_or_else(|error| panic!("{}: {error}", script.display()))
 }
 
@@ -182,9 +181,11 @@ pub fn quietly(command: &mut Command) {
     assert!(output.status.success() && said.is_empty(), "{command:?}: {}\n{said}", output.status);
 }
 
-/// Kills one process, which the caller knows to be of its own server.
+/// Kills one process, which the caller knows to be of its own server, and waits until it is gone.
 pub fn kill(pid: u32) {
     let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
+    let remains = PathBuf::from(format!("/proc/{pid}"));
+    until("a killed process is gone", || !remains.exists());
 }
 
 #[track_caller]

@@ -62,13 +62,13 @@ SELECT secret FROM meterflow.engine;
 \set VERBOSITY default
 RESET ROLE;
 
--- EXECUTE alone is not enough: the verbs ask for INSERT on events, and say so.
+-- EXECUTE alone is not enough: the verbs ask for INSERT on the inbox, and say so.
 GRANT EXECUTE ON FUNCTION meterflow.ingest(json, text), meterflow.void_event(text, text, text) TO regress_mf_stranger;
 SET ROLE regress_mf_stranger;
 SELECT * FROM meterflow.ingest('[]');
 SELECT meterflow.void_event('a', 'because');
 RESET ROLE;
-GRANT INSERT ON meterflow.events TO regress_mf_stranger;
+GRANT INSERT ON meterflow.inbox TO regress_mf_stranger;
 SET ROLE regress_mf_stranger;
 SELECT accepted FROM meterflow.ingest('{"transaction_id":"a","customer_id":"acme","event_name":"call"}');
 SELECT count(*) FROM meterflow.events;
