@@ -61,5 +61,9 @@ CREATE TRIGGER replace_initial_row BEFORE INSERT ON meterflow.engine
 CREATE TRIGGER replace_initial_row BEFORE INSERT ON meterflow.fold_state
   FOR EACH ROW EXECUTE FUNCTION meterflow.replace_initial_row();
 
+COMMENT ON FUNCTION meterflow.replace_initial_row() IS 'Trigger: a restored row replaces the one CREATE EXTENSION made.';
+COMMENT ON TRIGGER replace_initial_row ON meterflow.engine IS 'For pg_restore.';
+COMMENT ON TRIGGER replace_initial_row ON meterflow.fold_state IS 'For pg_restore.';
+
 SELECT pg_catalog.pg_extension_config_dump('meterflow.engine', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.fold_state', '');

@@ -27,6 +27,7 @@ CREATE TABLE meterflow.batches (
   duplicates      integer NOT NULL,
   failed          integer NOT NULL
 ) USING heap;
+-- Batches are numbered by the database, not the tenant: folding takes them in that order.
 COMMENT ON TABLE meterflow.batches IS 'One row per ingested batch: when it was recorded (events.seq >> 16 = batch) and how it ended.';
 
 -- Parent of the key generations, which inherit from it; it stays empty. Writers hold RowExclusiveLock on it.
@@ -57,7 +58,11 @@ END $$;
 CREATE TRIGGER replace_initial_generation BEFORE INSERT ON meterflow.dedup_generations
   FOR EACH ROW EXECUTE FUNCTION meterflow.replace_initial_generation();
 CREATE TABLE meterflow.dedup_keys_1 () INHERITS (meterflow.dedup_keys) USING heap;
+COMMENT ON TABLE meterflow.dedup_keys_1 IS 'The first generation of keys.';
 CREATE UNIQUE INDEX dedup_keys_1_key ON meterflow.dedup_keys_1 (key);
+
+COMMENT ON FUNCTION meterflow.replace_initial_generation() IS 'Trigger: a restored generation replaces the one CREATE EXTENSION made.';
+COMMENT ON TRIGGER replace_initial_generation ON meterflow.dedup_generations IS 'For pg_restore.';
 
 CREATE TABLE meterflow.event_corrections (
   tenant_id       text COLLATE "C" NOT NULL,
@@ -77,8 +82,8 @@ CREATE INDEX event_corrections_transaction_idx ON meterflow.event_corrections (t
 COMMENT ON TABLE meterflow.event_corrections IS 'Voided and amended events: who took them back, when, why, and what replaced them.';
 
 CREATE TABLE meterflow.rejected_events (
-  id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id       text COLLATE "C" NOT NULL,
+  id              bigint GENERATED ALWAYS AS IDENTITY,
   fingerprint     uuid NOT NULL,            -- of (event, code): a client's retry counts up instead of piling up
   code            text NOT NULL,
   message         text NOT NULL,
@@ -87,6 +92,7 @@ CREATE TABLE meterflow.rejected_events (
   times           bigint NOT NULL DEFAULT 1,
   rejected_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
   last_seen_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, id),
   UNIQUE (tenant_id, fingerprint)
 ) USING heap;
 COMMENT ON TABLE meterflow.rejected_events IS 'Events that failed, as they came. Repair the event column, then retry_rejected().';
@@ -162,5 +168,6 @@ SELECT pg_catalog.pg_extension_config_dump('meterflow.dedup_keys_1', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.dedup_generations', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.event_corrections', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.rejected_events', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.rejected_events_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.inbox', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.meter_groups', '');

@@ -9,6 +9,10 @@ CREATE FUNCTION meterflow.usage_state_recv(internal) RETURNS meterflow.usage_sta
 LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'bytearecv'; -- any bytes are safe to hold: every use decodes them
 CREATE FUNCTION meterflow.usage_state_send(meterflow.usage_state) RETURNS bytea
 LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'byteasend';
+COMMENT ON FUNCTION meterflow.usage_state_in(cstring) IS 'Reads the text form and checks it.';
+COMMENT ON FUNCTION meterflow.usage_state_out(meterflow.usage_state) IS 'Writes the text form.';
+COMMENT ON FUNCTION meterflow.usage_state_recv(internal) IS 'Reads the binary form.';
+COMMENT ON FUNCTION meterflow.usage_state_send(meterflow.usage_state) IS 'Writes the binary form.';
 CREATE TYPE meterflow.usage_state (
   INPUT = meterflow.usage_state_in, OUTPUT = meterflow.usage_state_out,
   RECEIVE = meterflow.usage_state_recv, SEND = meterflow.usage_state_send,
@@ -35,6 +39,10 @@ CREATE TABLE meterflow.deltas_0 () INHERITS (meterflow.deltas) USING heap;
 CREATE TABLE meterflow.deltas_1 () INHERITS (meterflow.deltas) USING heap;
 CREATE TABLE meterflow.deltas_2 () INHERITS (meterflow.deltas) USING heap;
 CREATE TABLE meterflow.deltas_3 () INHERITS (meterflow.deltas) USING heap;
+COMMENT ON TABLE meterflow.deltas_0 IS 'Delta slot 0.';
+COMMENT ON TABLE meterflow.deltas_1 IS 'Delta slot 1.';
+COMMENT ON TABLE meterflow.deltas_2 IS 'Delta slot 2.';
+COMMENT ON TABLE meterflow.deltas_3 IS 'Delta slot 3.';
 CREATE INDEX deltas_0_idx ON meterflow.deltas_0 (bucket, batch);
 CREATE INDEX deltas_1_idx ON meterflow.deltas_1 (bucket, batch);
 CREATE INDEX deltas_2_idx ON meterflow.deltas_2 (bucket, batch);
@@ -64,6 +72,9 @@ END $$;
 CREATE TRIGGER replace_initial_slot BEFORE INSERT ON meterflow.delta_slots
   FOR EACH ROW EXECUTE FUNCTION meterflow.replace_initial_slot();
 
+COMMENT ON FUNCTION meterflow.replace_initial_slot() IS 'Trigger: a restored slot replaces the one CREATE EXTENSION made.';
+COMMENT ON TRIGGER replace_initial_slot ON meterflow.delta_slots IS 'For pg_restore.';
+
 CREATE TABLE meterflow.rollups (
   tenant_id    text COLLATE "C" NOT NULL,
   meter_id     integer NOT NULL,
@@ -79,13 +90,14 @@ COMMENT ON TABLE meterflow.rollups IS 'Usage per meter version, customer, group 
 
 -- What rollups can't answer for now: readers take these ranges from raw events, the folder rebuilds them.
 CREATE TABLE meterflow.dirty_ranges (
-  id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id    text COLLATE "C" NOT NULL,
+  id           bigint GENERATED ALWAYS AS IDENTITY,
   meter_id     integer NOT NULL,
   customer_id  text COLLATE "C",             -- null: all customers
   from_time    timestamptz NOT NULL,         -- whole hours, or infinite
   to_time      timestamptz NOT NULL,
   batch        bigint NOT NULL,
+  PRIMARY KEY (tenant_id, id),
   CHECK (from_time < to_time)
 ) USING heap;
 CREATE INDEX dirty_ranges_idx ON meterflow.dirty_ranges (tenant_id, meter_id);

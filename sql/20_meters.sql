@@ -87,7 +87,8 @@ BEGIN
       USING ERRCODE = '55000', HINT = 'Create a meter with the new key and archive this one.';
   END IF;
   IF (NEW.aggregation, NEW.approximate, NEW.bucket_size) IS DISTINCT FROM (OLD.aggregation, OLD.approximate, OLD.bucket_size) THEN
-    RAISE EXCEPTION 'the aggregation of meter "%" can not change from % to %', OLD.key, OLD.aggregation, NEW.aggregation
+    RAISE EXCEPTION 'the % of meter "%" can not change', CASE WHEN NEW.aggregation <> OLD.aggregation THEN 'aggregation'
+           WHEN NEW.approximate <> OLD.approximate THEN 'exactness' ELSE 'bucket size' END, OLD.key
       USING ERRCODE = '55000', DETAIL = 'Usage before and after the change could not be combined.',
             HINT = 'Create a meter with another key; it is filled from stored events.';
   END IF;
@@ -100,7 +101,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION meterflow.meter_definition(m meterflow.meters) RETURNS jsonb
-LANGUAGE sql IMMUTABLE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 RETURN jsonb_build_array(m.event_name, m.aggregation, m.property, m.filters, m.dimensions, m.multiplier, m.percentile,
                          m.bucket_size, m.approximate);
@@ -155,6 +156,11 @@ CREATE TRIGGER meters_before BEFORE INSERT OR UPDATE OR DELETE ON meterflow.mete
   FOR EACH ROW EXECUTE FUNCTION meterflow.meters_before();
 CREATE TRIGGER meters_after AFTER INSERT OR UPDATE ON meterflow.meters
   FOR EACH ROW EXECUTE FUNCTION meterflow.meters_after();
+
+COMMENT ON FUNCTION meterflow.meters_before() IS 'Trigger: checks a meter and numbers its versions.';
+COMMENT ON FUNCTION meterflow.meters_after() IS 'Trigger: records the version a change makes, and what has to be counted anew.';
+COMMENT ON TRIGGER meters_before ON meterflow.meters IS 'Explains what is wrong with a meter; refuses what would change the past.';
+COMMENT ON TRIGGER meters_after ON meterflow.meters IS 'Keeps meter_versions.';
 
 SELECT pg_catalog.pg_extension_config_dump('meterflow.meters', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.meter_versions', '');

@@ -25,7 +25,7 @@ CREATE FUNCTION meterflow.verify(meter_key text DEFAULT NULL, start_time timesta
 RETURNS TABLE (problem text, meter_key text, customer_id text, group_key text, grain text, bucket timestamptz, expected text, found text)
 LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'verify_wrapper';
 COMMENT ON FUNCTION meterflow.verify(text, timestamptz, timestamptz) IS
-  'Recomputes usage from raw events and compares it, bucket by bucket, with rollups and deltas of the same snapshot; checks keys against events. No rows: all well.';
+  'Recomputes usage from raw events and compares it, bucket by bucket, with rollups and deltas of the same snapshot; checks keys against events. Works in whole UTC days that the period touches. No rows: all well.';
 
 CREATE FUNCTION meterflow.prepare_partitions() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prepare_partitions_wrapper';

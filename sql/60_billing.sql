@@ -122,7 +122,7 @@ COMMENT ON TABLE meterflow.subscriptions IS 'Which customer is on which plan, fr
 
 CREATE FUNCTION meterflow.current_period(subscription_id bigint, at timestamptz DEFAULT now(),
                                          OUT period_start timestamptz, OUT period_end timestamptz)
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT greatest(date_trunc('month', current_period.at AT TIME ZONE c.timezone) AT TIME ZONE c.timezone, s.starts_at),
@@ -140,7 +140,7 @@ COMMENT ON FUNCTION meterflow.current_period(bigint, timestamptz) IS
 CREATE FUNCTION meterflow.open_charges(of_customer text, in_currency text, as_of timestamptz)
 RETURNS TABLE (subscription_id bigint, price_id bigint, meter_key text, period_start timestamptz, period_end timestamptz,
                quantity numeric, unrounded numeric, amount numeric, currency text)
-LANGUAGE plpgsql STABLE ROWS 10
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 10
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -209,7 +209,7 @@ COMMENT ON FUNCTION meterflow.open_charges(text, text, timestamptz) IS
 CREATE FUNCTION meterflow.current_charges(customer_id text)
 RETURNS TABLE (subscription_id bigint, price_id bigint, meter_key text, period_start timestamptz, period_end timestamptz,
                quantity numeric, unrounded numeric, amount numeric, currency text)
-LANGUAGE sql STABLE ROWS 10
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
 BEGIN ATOMIC
   SELECT c.* FROM meterflow.open_charges(current_charges.customer_id, NULL, pg_catalog.statement_timestamp()) c;
 END;
@@ -331,7 +331,7 @@ COMMENT ON FUNCTION meterflow.top_up(text, numeric, text, text, text, text) IS
 
 CREATE FUNCTION meterflow.open_balances(of_customer text, in_currency text, as_of timestamptz)
 RETURNS TABLE (wallet_id bigint, currency text, balance numeric, open_usage numeric, available numeric)
-LANGUAGE plpgsql STABLE ROWS 2
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 2
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -373,7 +373,7 @@ COMMENT ON FUNCTION meterflow.open_balances(text, text, timestamptz) IS 'Interna
 
 CREATE FUNCTION meterflow.wallet_balance(customer_id text, currency text DEFAULT NULL)
 RETURNS TABLE (wallet_id bigint, currency text, balance numeric, open_usage numeric, available numeric, as_of timestamptz)
-LANGUAGE sql STABLE ROWS 2
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 2
 BEGIN ATOMIC
   SELECT b.wallet_id, b.currency, b.balance, b.open_usage, b.available, pg_catalog.statement_timestamp()
     FROM meterflow.open_balances($1, $2, pg_catalog.statement_timestamp()) b;

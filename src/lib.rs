@@ -6,16 +6,17 @@
 //! domains; Rust gives no DDL of its own.
 
 #![deny(unsafe_op_in_unsafe_fn)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::undocumented_unsafe_blocks)]
 
 mod core;
 mod pg;
 
-mod meters; // what is measured, and raw events read back
+mod aggregates; // the same states for analysts' own tables
 mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
+mod meters; // what is measured, and raw events read back
+mod rating; // usage → money
 mod rollup; // deltas → hour → day → month, by one folder at a time
 mod usage; // rollups ∪ deltas ∪ raw edges, in one snapshot; verify
-mod aggregates; // the same states for analysts' own tables
-mod rating; // usage → money
 mod worker; // the launcher and one worker a database
 
 use pgrx::prelude::*;

@@ -11,20 +11,23 @@ use pgrx::{AnyNumeric, Internal};
 
 use crate::core::decimal::Quantity;
 use crate::core::state::{Ask, Kind, Sample, State, StateError};
-use crate::pg::datum::unix_micros;
+use crate::pg::datum::{timestamptz, unix_micros};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::transition;
 
 fn unusable(error: StateError) -> Fail {
     match error {
-        StateError::Overflow => Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "aggregate out of range").detail(error.to_string()),
+        StateError::Overflow => {
+            Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "aggregate out of range").detail(error.to_string())
+        }
         _ => Fail::parameter("these usage states can not be used so").detail(error.to_string()),
     }
 }
 
 fn decoded(bytes: &[u8]) -> Outcome<State> {
     State::decode(bytes).map_err(|error| {
-        Fail::new(SqlState::ERRCODE_INVALID_BINARY_REPRESENTATION, "not a usage state").detail(error.to_string())
+        Fail::new(SqlState::ERRCODE_INVALID_BINARY_REPRESENTATION, "not a usage state")
+            .detail(error.to_string())
             .hint("Usage states come from meterflow's *_state() aggregates and from meterflow.rollups.")
     })
 }
@@ -49,8 +52,11 @@ fn usage_state_in(text: &CStr) -> Vec<u8> {
             })
             .collect();
         let bytes = bytes.ok_or_else(|| {
-            Fail::new(SqlState::ERRCODE_INVALID_TEXT_REPRESENTATION, "invalid input syntax for type meterflow.usage_state")
-                .detail("The text form is an even number of hexadecimal digits, after \\x.")
+            Fail::new(
+                SqlState::ERRCODE_INVALID_TEXT_REPRESENTATION,
+                "invalid input syntax for type meterflow.usage_state",
+            )
+            .detail("The text form is an even number of hexadecimal digits, after \\x.")
         })?;
         decoded(&bytes)?;
         Ok(bytes)
@@ -81,26 +87,42 @@ fn merge_states(left: &[u8], right: &[u8]) -> Vec<u8> {
 
 #[pg_extern(sql = "")]
 fn state_value(
-    bytes: &[u8],
+    bytes: Option<&[u8]>,
     percentile: Option<AnyNumeric>,
     from_time: Option<TimestampWithTimeZone>,
     to_time: Option<TimestampWithTimeZone>,
 ) -> Option<AnyNumeric> {
+    let bytes = bytes?;
     raise((|| {
         let state = decoded(bytes)?;
         let time = |at: Option<TimestampWithTimeZone>| at.map_or(0, |at| unix_micros(at.into_inner()));
-        let ask = Ask { from: time(from_time), to: time(to_time), percentile: percentile.as_ref().map_or(Ok(Quantity::ZERO), quantity)? };
+        let ask = Ask {
+            from: time(from_time),
+            to: time(to_time),
+            percentile: percentile.as_ref().map_or(Ok(Quantity::ZERO), quantity)?,
+        };
         match (state.kind(), &percentile, from_time.is_some() && to_time.is_some()) {
             (Kind::Percentile | Kind::ApproxPercentile, None, _) => {
-                return Err(Fail::parameter("a percentile state needs to be told which percentile").hint("Write meterflow.value(state, 0.95)."));
+                return Err(Fail::parameter("a percentile state needs to be told which percentile")
+                    .hint("Write meterflow.value(state, 0.95)."));
             }
             (Kind::WeightedSum, _, false) => {
-                return Err(Fail::parameter("a weighted sum needs its period").hint("Write meterflow.value(state, from_time => ..., to_time => ...)."));
+                return Err(Fail::parameter("a weighted sum needs its period")
+                    .hint("Write meterflow.value(state, from_time => ..., to_time => ...)."));
             }
             _ => {}
         }
         state.value(&ask).map_err(unusable)?.map(numeric).transpose()
     })())
+}
+
+/// The value of each of the meter's own buckets: what peak billing prices.
+#[pg_extern(sql = "")]
+fn state_buckets(
+    bytes: &[u8],
+) -> TableIterator<'static, (name!(bucket, TimestampWithTimeZone), name!(value, AnyNumeric))> {
+    let buckets = raise(decoded(bytes)).buckets();
+    TableIterator::new(buckets.into_iter().map(|(start, value)| (timestamptz(start), raise(numeric(value)))))
 }
 
 #[pg_extern(sql = "")]
@@ -115,12 +137,18 @@ fn numeric(quantity: Quantity) -> Outcome<AnyNumeric> {
 fn quantity(value: &AnyNumeric) -> Outcome<Quantity> {
     let text = value.to_string();
     Quantity::parse_sum(&text).map_err(|error| {
-        Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "this number can not be aggregated exactly").detail(format!("{text}: {error}."))
+        Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "this number can not be aggregated exactly")
+            .detail(format!("{text}: {error}."))
     })
 }
 
 /// Adds a sample to the transition state, which is made on first use. Nulls are passed over, as SQL aggregates do.
-fn accumulate(mut transition: Internal, kind: Kind, sample: Option<Sample>, call: pg_sys::FunctionCallInfo) -> Internal {
+fn accumulate(
+    mut transition: Internal,
+    kind: Kind,
+    sample: Option<Sample>,
+    call: pg_sys::FunctionCallInfo,
+) -> Internal {
     let state = transition::state_in(&mut transition, kind, call);
     if let Some(sample) = sample {
         raise(state.add(&sample).map_err(unusable));

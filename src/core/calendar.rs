@@ -10,8 +10,8 @@ use jiff::civil::Date;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{Span, Timestamp};
 
-/// More windows than this in one answer are a mistake.
-pub const MAX_WINDOWS: usize = 100_000;
+/// More windows than this in one answer are a mistake; a year of windows of five minutes is 105,408.
+pub const MAX_WINDOWS: usize = 110_000;
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
@@ -22,8 +22,6 @@ static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundl
 pub enum CalendarError {
     UnknownZone(String),
     UnknownWindow(String),
-    /// A number of units that does not divide the next larger one.
-    UnevenWindow(String),
     TooManyWindows,
     /// Not within the years that the calendar knows.
     OutOfRange,
@@ -38,10 +36,6 @@ impl fmt::Display for CalendarError {
             CalendarError::UnknownWindow(text) => write!(
                 f,
                 "window size {text:?} is unknown; write minute, hour, day, week, month, quarter or year, or a number of them such as 15 minutes"
-            ),
-            CalendarError::UnevenWindow(text) => write!(
-                f,
-                "window size {text:?} leaves a remainder; minutes and hours must divide a day, and months a year"
             ),
             CalendarError::TooManyWindows => {
                 write!(f, "the period has more than {MAX_WINDOWS} windows; ask for a shorter period or larger windows")
@@ -58,11 +52,13 @@ impl std::error::Error for CalendarError {}
 pub enum Window {
     /// A part of a day, in microseconds: divides a day.
     Time(i64),
+    /// Any other length of time, in microseconds: counted from the start of the period.
+    Elapsed(i64),
     /// Counted from the local day on which the period starts.
     Days(i32),
     /// Weeks start on Monday; several are counted from the week in which the period starts.
     Weeks(i32),
-    /// Divides a year: 3 are calendar quarters.
+    /// 3 are calendar quarters; numbers that don't divide a year are counted from the month in which the period starts.
     Months(i32),
 }
 
@@ -74,32 +70,30 @@ impl Window {
         let (count, unit) = trimmed.split_at(digits);
         let count: i32 = if count.is_empty() { 1 } else { count.parse().map_err(|_| unknown())? };
         let unit = unit.trim_ascii().to_ascii_lowercase();
-        let (window, even) = match unit.as_str() {
+        if count <= 0 {
+            return Err(unknown());
+        }
+        Ok(match unit.as_str() {
             "m" | "min" | "minute" | "minutes" => Window::time(count, 60 * SECOND),
             "h" | "hour" | "hours" => Window::time(count, 3_600 * SECOND),
-            "d" | "day" | "days" => (Window::Days(count), true),
-            "w" | "week" | "weeks" => (Window::Weeks(count), true),
-            "month" | "months" => Window::months(count, 1),
-            "quarter" | "quarters" => Window::months(count, 3),
-            "y" | "year" | "years" => Window::months(count, 12),
+            "d" | "day" | "days" => Window::Days(count),
+            "w" | "week" | "weeks" => Window::Weeks(count),
+            "month" | "months" => Window::Months(count),
+            "quarter" | "quarters" => Window::Months(count.saturating_mul(3)),
+            "y" | "year" | "years" => Window::Months(count.saturating_mul(12)),
             _ => return Err(unknown()),
-        };
-        match (count, even) {
-            (..=0, _) => Err(unknown()),
-            (_, true) => Ok(window),
-            (_, false) => Err(CalendarError::UnevenWindow(text.to_owned())),
-        }
+        })
     }
 
-    fn time(count: i32, unit: i64) -> (Window, bool) {
+    fn time(count: i32, unit: i64) -> Window {
         let size = i64::from(count) * unit;
-        (Window::Time(size), size > 0 && DAY % size == 0)
+        if DAY % size == 0 { Window::Time(size) } else { Window::Elapsed(size) }
     }
+}
 
-    fn months(count: i32, unit: i32) -> (Window, bool) {
-        let size = count.saturating_mul(unit);
-        (Window::Months(size), size > 0 && 12 % size == 0)
-    }
+/// Refuses a name that is no time zone.
+pub fn check_zone(zone: &str) -> Result<(), CalendarError> {
+    find(zone).map(|_| ())
 }
 
 /// The windows of `[start, end)` in Unix microseconds: half-open, without gaps, cut off at both ends. Windows of a part
@@ -111,28 +105,12 @@ pub fn windows(start: i64, end: i64, size: Window, zone: &str) -> Result<Vec<(i6
     if start < end {
         match size {
             Window::Time(size) => cut_time(&mut cut, size, &zone)?,
+            Window::Elapsed(size) => cut_elapsed(&mut cut, size)?,
             Window::Days(_) | Window::Weeks(_) | Window::Months(_) => cut_dates(&mut cut, size, &zone)?,
         }
         cut.windows.push((cut.start, cut.end));
     }
     Ok(cut.windows)
-}
-
-/// The local calendar month around `at`.
-pub fn calendar_period(at: i64, zone: &str) -> Result<(i64, i64), CalendarError> {
-    let zone = find(zone)?;
-    let mut first = local_date(at, &zone)?.first_of_month();
-    // A clock set back over midnight can repeat the end of a month after the next one has begun.
-    if let Some(next) =
-        after(first, Window::Months(1)).filter(|next| midnight(*next, &zone).is_some_and(|start| start <= at))
-    {
-        first = next;
-    }
-    let next = after(first, Window::Months(1));
-    match (midnight(first, &zone), next.and_then(|next| midnight(next, &zone))) {
-        (Some(start), Some(end)) => Ok((start, end)),
-        _ => Err(CalendarError::OutOfRange),
-    }
 }
 
 /// Windows cut so far; the last one, from `start` on, is still open.
@@ -184,6 +162,16 @@ fn cut_time(cut: &mut Cut, size: i64, zone: &TimeZone) -> Result<(), CalendarErr
     }
 }
 
+/// Hours of 36, minutes of 7: no local clock shows their multiples, so they run from the start.
+fn cut_elapsed(cut: &mut Cut, size: i64) -> Result<(), CalendarError> {
+    let mut boundary = cut.start.saturating_add(size);
+    while boundary < cut.end {
+        cut.at(boundary)?;
+        boundary = boundary.saturating_add(size);
+    }
+    Ok(())
+}
+
 fn cut_dates(cut: &mut Cut, size: Window, zone: &TimeZone) -> Result<(), CalendarError> {
     let today = local_date(cut.start, zone)?;
     let mut date = match size {
@@ -193,9 +181,10 @@ fn cut_dates(cut: &mut Cut, size: Window, zone: &TimeZone) -> Result<(), Calenda
         }
         Window::Months(size) => {
             let month = i32::from(today.month() - 1);
-            Date::new(today.year(), (month - month % size + 1) as i8, 1).map_err(|_| CalendarError::OutOfRange)?
+            let past = if 12 % size == 0 { month % size } else { 0 };
+            Date::new(today.year(), (month - past + 1) as i8, 1).map_err(|_| CalendarError::OutOfRange)?
         }
-        Window::Days(_) | Window::Time(_) => today,
+        Window::Days(_) | Window::Time(_) | Window::Elapsed(_) => today,
     };
     // Past the last year the calendar knows, there is no further boundary.
     while let Some(next) = after(date, size) {
@@ -213,7 +202,7 @@ fn after(date: Date, size: Window) -> Option<Date> {
         Window::Days(count) => Span::new().try_days(count),
         Window::Weeks(count) => Span::new().try_weeks(count),
         Window::Months(count) => Span::new().try_months(count),
-        Window::Time(_) => return None,
+        Window::Time(_) | Window::Elapsed(_) => return None,
     };
     date.checked_add(span.ok()?).ok()
 }

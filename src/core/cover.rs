@@ -125,7 +125,14 @@ fn rollups(grain: Source, from: i64, to: i64, stored: &Stored, pieces: &mut Vec<
 }
 
 /// One stretch of one grain; before the grain's floor its rows are gone and raw events must answer.
-fn fine(from: i64, to: i64, gone_before: i64, grain: Source, stored: &Stored, pieces: &mut Vec<Piece>) -> Result<(), Gone> {
+fn fine(
+    from: i64,
+    to: i64,
+    gone_before: i64,
+    grain: Source,
+    stored: &Stored,
+    pieces: &mut Vec<Piece>,
+) -> Result<(), Gone> {
     let split = gone_before.clamp(from, to.max(from));
     raw(from, split, stored, pieces)?;
     push(split, to, grain, pieces);

@@ -143,12 +143,6 @@ impl Quantity {
         in_range(quotient.checked_add(step))
     }
 
-    /// A float near the value, exact for integers below 2^53: for display and sketches, never for money.
-    pub fn to_f64(self) -> f64 {
-        let (whole, fraction) = self.0.div_rem(ONE);
-        whole.as_f64() + fraction.as_f64() / 1e24
-    }
-
     /// Appends the one encoding of this value: the number of decimals, the number of bytes of the coefficient, and the
     /// coefficient in little-endian two's complement without redundant sign bytes. A small integer takes 3 bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {

@@ -34,7 +34,14 @@ pub struct Accumulator {
 }
 
 impl Accumulator {
-    pub fn add(&mut self, customer: u32, meter: i32, kind: Kind, group: u32, sample: &Sample) -> Result<(), StateError> {
+    pub fn add(
+        &mut self,
+        customer: u32,
+        meter: i32,
+        kind: Kind,
+        group: u32,
+        sample: &Sample,
+    ) -> Result<(), StateError> {
         self.states
             .entry((customer, meter, hour_of(sample.at), group))
             .or_insert_with(|| State::empty(kind))

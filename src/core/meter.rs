@@ -82,10 +82,6 @@ impl Meter {
         (self.valid_from..self.valid_to).contains(&at) && self.event_name == event_name
     }
 
-    pub fn filters(&self) -> &Filter {
-        &self.filters
-    }
-
     pub fn dimensions(&self) -> &[Path] {
         &self.dimensions
     }

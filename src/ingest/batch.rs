@@ -134,12 +134,26 @@ fn check_tenant(tenant: &str) -> Outcome<()> {
     Ok(())
 }
 
-fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejects: Rejects, report: &mut Report) -> Outcome<()> {
+fn one_batch(
+    tenant: &str,
+    sources: &[Source<'_>],
+    first: usize,
+    now: i64,
+    rejects: Rejects,
+    report: &mut Report,
+) -> Outcome<()> {
     let fenced = engine::fence()?;
     let meters = meters::of_tenant(tenant, fenced.engine.catalogue)?;
     let before = (report.accepted, report.duplicates, report.failures.len());
 
-    let mut intake = Intake { tenant, now, fenced: &fenced, meters: &meters, measured: Measured::default(), scratch: Scratch::default() };
+    let mut intake = Intake {
+        tenant,
+        now,
+        fenced: &fenced,
+        meters: &meters,
+        measured: Measured::default(),
+        scratch: Scratch::default(),
+    };
     let mut candidates = Vec::with_capacity(sources.len());
     for (i, source) in sources.iter().enumerate() {
         match intake.take(first + i, (fenced.batch << 16) | i as i64, source) {
@@ -156,7 +170,14 @@ fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejec
     }
     let measured = intake.measured;
 
-    groups::admit(tenant, &fenced.engine.secret, &measured, &mut candidates, |candidate| candidate.measures.clone(), report)?;
+    groups::admit(
+        tenant,
+        &fenced.engine.secret,
+        &measured,
+        &mut candidates,
+        |candidate| candidate.measures.clone(),
+        report,
+    )?;
     let leaves = place(&fenced, &mut candidates)?;
     dedup::claim(&fenced, &mut candidates, report)?;
     write(tenant, &fenced, &mut candidates, &measured, &leaves)?;
@@ -165,7 +186,11 @@ fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejec
     report.failures[before.2..].sort_unstable_by_key(|failure| failure.index);
     let failed = &report.failures[before.2..];
     if rejects == Rejects::Keep && !failed.is_empty() {
-        reject::keep(tenant, &fenced.engine.secret, failed.iter().map(|failure| (&failure.fault, &sources[failure.index - first])))?;
+        reject::keep(
+            tenant,
+            &fenced.engine.secret,
+            failed.iter().map(|failure| (&failure.fault, &sources[failure.index - first])),
+        )?;
     }
     write_batch_row(tenant, &fenced, [report.accepted - before.0, report.duplicates - before.1, failed.len() as i32])?;
     lock::command_done();
@@ -176,7 +201,14 @@ fn one_batch(tenant: &str, sources: &[Source<'_>], first: usize, now: i64, rejec
 pub fn replace(tenant: &str, fenced: &Fenced, text: &str) -> Outcome<Result<(), Fault>> {
     bulk::in_batch_memory(|| {
         let meters = meters::of_tenant(tenant, fenced.engine.catalogue)?;
-        let mut intake = Intake { tenant, now: session::now(), fenced, meters: &meters, measured: Measured::default(), scratch: Scratch::default() };
+        let mut intake = Intake {
+            tenant,
+            now: session::now(),
+            fenced,
+            meters: &meters,
+            measured: Measured::default(),
+            scratch: Scratch::default(),
+        };
         let source = Source::Json(text);
         let mut candidates = match intake.take(0, fenced.batch << 16, &source) {
             Ok(candidate) => vec![candidate],
@@ -184,7 +216,14 @@ pub fn replace(tenant: &str, fenced: &Fenced, text: &str) -> Outcome<Result<(), 
         };
         let measured = intake.measured;
         let mut report = Report::default();
-        groups::admit(tenant, &fenced.engine.secret, &measured, &mut candidates, |candidate| candidate.measures.clone(), &mut report)?;
+        groups::admit(
+            tenant,
+            &fenced.engine.secret,
+            &measured,
+            &mut candidates,
+            |candidate| candidate.measures.clone(),
+            &mut report,
+        )?;
         if let Some(failure) = report.failures.pop() {
             return Ok(Err(failure.fault));
         }
@@ -210,7 +249,13 @@ fn place(fenced: &Fenced, candidates: &mut [Candidate<'_>]) -> Outcome<Vec<Leaf>
 
 /// Writes events and deltas. Sorted by partition, customer and time: neighbours meet the same index pages, and a
 /// customer's events of a batch lie together.
-fn write(tenant: &str, fenced: &Fenced, candidates: &mut [Candidate<'_>], measured: &Measured, leaves: &[Leaf]) -> Outcome<()> {
+fn write(
+    tenant: &str,
+    fenced: &Fenced,
+    candidates: &mut [Candidate<'_>],
+    measured: &Measured,
+    leaves: &[Leaf],
+) -> Outcome<()> {
     candidates.sort_unstable_by(|a, b| {
         (a.leaf, &a.event.customer_id, a.at, a.seq).cmp(&(b.leaf, &b.event.customer_id, b.at, b.seq))
     });
@@ -235,7 +280,8 @@ struct Intake<'e> {
 
 impl Intake<'_> {
     fn take<'a>(&mut self, index: usize, seq: i64, source: &'a Source<'_>) -> Result<Candidate<'a>, Refused<'a>> {
-        let limits = Limits { max_event_bytes: settings::max_event_bytes(), max_depth: MAX_DEPTH, max_id_bytes: MAX_ID_BYTES };
+        let limits =
+            Limits { max_event_bytes: settings::max_event_bytes(), max_depth: MAX_DEPTH, max_id_bytes: MAX_ID_BYTES };
         let mut default_time = self.now;
         let event = match source {
             Source::Json(text) => event::parse(text, &limits),
@@ -243,7 +289,10 @@ impl Intake<'_> {
                 default_time = *received_at;
                 event::parse(text, &limits)
             }
-            Source::Row(event) => event::check(borrowed(event), &limits),
+            Source::Row(event) => event::check(borrowed(event), &limits).map_err(|fault| Fault {
+                transaction_id: Some(event.transaction_id.to_string()).filter(|id| !id.is_empty()),
+                ..fault
+            }),
         }
         .map_err(Refused::For)?;
         let identified = |mut fault: Fault| {
@@ -287,13 +336,19 @@ impl Intake<'_> {
     }
 
     fn check_time(&self, at: i64) -> Result<(), Fault> {
-        let oldest = self.now.saturating_sub(settings::backdate_window()).max(self.fenced.engine.dedup_floor.saturating_add(1));
+        let oldest = self.now.saturating_sub(settings::backdate_window()).max(self.fenced.engine.floor);
         if at < oldest {
-            return Err(Fault::new(Code::TooOld, format!("timestamp {} is before {}, the oldest accepted now", shown(at), shown(oldest))));
+            return Err(Fault::new(
+                Code::TooOld,
+                format!("timestamp {} is before {}, the oldest accepted now", shown(at), shown(oldest)),
+            ));
         }
         let newest = self.now.saturating_add(settings::future_window());
         if at > newest {
-            return Err(Fault::new(Code::InFuture, format!("timestamp {} is after {}, the latest accepted now", shown(at), shown(newest))));
+            return Err(Fault::new(
+                Code::InFuture,
+                format!("timestamp {} is after {}, the latest accepted now", shown(at), shown(newest)),
+            ));
         }
         Ok(())
     }
@@ -329,7 +384,8 @@ fn write_events(tenant: &str, candidates: &[Candidate<'_>], leaves: &[Leaf]) -> 
         for candidate in part {
             let event = &candidate.event;
             let [customer, name, source, transaction] =
-                [&event.customer_id, &event.event_name, &event.source, &event.transaction_id].map(|text| arena.push(text.as_bytes()));
+                [&event.customer_id, &event.event_name, &event.source, &event.transaction_id]
+                    .map(|text| arena.push(text.as_bytes()));
             let tape = scratch
                 .read(&event.properties, MAX_DEPTH + 1)
                 .map_err(|fault| Fail::corrupt(format!("accepted properties can not be read again: {fault}")))?;
@@ -361,9 +417,10 @@ fn write_deltas(tenant: &str, fenced: &Fenced, candidates: &[Candidate<'_>], mea
             customers.len() as u32 - 1
         });
         for measure in &measured.measures[candidate.measures.clone()] {
-            accumulator
-                .add(number, measure.meter, measure.kind, measure.group, &measure.sample)
-                .map_err(|error| Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "a batch sums up to more than can be stored").detail(error.to_string()))?;
+            accumulator.add(number, measure.meter, measure.kind, measure.group, &measure.sample).map_err(|error| {
+                Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "a batch sums up to more than can be stored")
+                    .detail(error.to_string())
+            })?;
         }
     }
     let mut packed_customers: Vec<(i16, &str, Vec<u8>)> = Vec::with_capacity(customers.len());

@@ -57,7 +57,11 @@ fn amend_event(transaction_id: &str, event: &str, reason: &str, source: &str) ->
         let (tenant, _owner) = enter("amend_event", reason)?;
         let fenced = engine::fence()?;
         let stored = find(&tenant, &fenced, transaction_id, source)?;
-        let limits = Limits { max_event_bytes: settings::max_event_bytes(), max_depth: MAX_DEPTH, max_id_bytes: batch::MAX_ID_BYTES };
+        let limits = Limits {
+            max_event_bytes: settings::max_event_bytes(),
+            max_depth: MAX_DEPTH,
+            max_id_bytes: batch::MAX_ID_BYTES,
+        };
         let merged = merge(&stored, transaction_id, source, event, &limits)?;
         let new_at = event::parse(&merged, &limits).map_err(refused)?.timestamp.unwrap_or(stored.at);
         let new_seq = fenced.batch << 16;
@@ -82,7 +86,11 @@ fn enter(verb: &str, reason: &str) -> Outcome<(String, AsOwner)> {
 }
 
 fn refused(fault: event::Fault) -> Fail {
-    Fail::parameter("the amended event can not be accepted").detail(format!("{}: {}", fault.code.as_str(), fault.message))
+    Fail::parameter("the amended event can not be accepted").detail(format!(
+        "{}: {}",
+        fault.code.as_str(),
+        fault.message
+    ))
 }
 
 /// The newest event of a transaction id: the last amendment, or the event itself.
@@ -118,17 +126,44 @@ fn find(tenant: &str, fenced: &Fenced, transaction_id: &str, source: &str) -> Ou
 }
 
 /// Writes the correction; false when the event had been taken back before.
-fn record(tenant: &str, fenced: &Fenced, stored: &Stored, transaction_id: &str, source: &str, reason: &str, replaced_by: Option<(i64, i64)>) -> Outcome<bool> {
-    let floor = spi::one("SELECT greatest(hour_floor, raw_floor) FROM meterflow.fold_state", &[], See::Latest, |row| row.time(0))?.unwrap_or(i64::MIN);
-    if stored.at < floor {
-        return Err(Fail::new(SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "this event is too old to be corrected")
-            .detail("The hours of its time have been downsampled to days.")
-            .hint("Ingest a new event that makes up for it, or raise meterflow.hour_rollup_days."));
+fn record(
+    tenant: &str,
+    fenced: &Fenced,
+    stored: &Stored,
+    transaction_id: &str,
+    source: &str,
+    reason: &str,
+    replaced_by: Option<(i64, i64)>,
+) -> Outcome<bool> {
+    let (hours, raw) = spi::one("SELECT hour_floor, raw_floor FROM meterflow.fold_state", &[], See::Latest, |row| {
+        Ok((row.time(0)?, row.time(1)?))
+    })?
+    .unwrap_or((i64::MIN, i64::MIN));
+    if stored.at < hours.max(raw) {
+        let why = if stored.at < raw {
+            "Other raw events of its time have been dropped by retention."
+        } else {
+            "The hours of its time have been downsampled to days."
+        };
+        let state = SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+        return Err(Fail::new(state, "this event is too old to be corrected")
+            .detail(why)
+            .hint("Ingest a new event that makes up for it."));
     }
     let written = spi::run(
         "INSERT INTO meterflow.event_corrections (tenant_id, seq, timestamp, replaced_by, replaced_at, batch, transaction_id, source, reason) \
          VALUES ($1, $2, $3, $4, $9, $5, $6, $7, $8) ON CONFLICT (tenant_id, seq) DO NOTHING",
-        &[tenant.into(), stored.seq.into(), spi::time(stored.at), replaced_by.map(|(seq, _)| seq).into(), fenced.batch.into(), transaction_id.into(), source.into(), reason.into(), replaced_by.map_or_else(spi::no_time, |(_, at)| spi::time(at))],
+        &[
+            tenant.into(),
+            stored.seq.into(),
+            spi::time(stored.at),
+            replaced_by.map(|(seq, _)| seq).into(),
+            fenced.batch.into(),
+            transaction_id.into(),
+            source.into(),
+            reason.into(),
+            replaced_by.map_or_else(spi::no_time, |(_, at)| spi::time(at)),
+        ],
         See::Write,
         |_| Ok(()),
     )?;
@@ -185,12 +220,18 @@ fn take_back(tenant: &str, fenced: &Fenced, stored: &Stored) -> Outcome<()> {
 /// The stored event with the given fields over its own; the identity stays.
 fn merge(stored: &Stored, transaction_id: &str, source: &str, changes: &str, limits: &Limits) -> Outcome<String> {
     // The parser wants identity fields; changes need not repeat them, so they are put in front, where theirs win.
-    let body = changes.trim().strip_prefix('{').ok_or_else(|| Fail::parameter("the amended event must be a JSON object").detail(event::excerpt(changes)))?;
+    let body = changes
+        .trim()
+        .strip_prefix('{')
+        .ok_or_else(|| Fail::parameter("the amended event must be a JSON object").detail(event::excerpt(changes)))?;
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let separator = if body.trim_start().starts_with('}') { "" } else { "," };
     let whole = format!(
         "{{\"transaction_id\":{},\"source\":{},\"customer_id\":{},\"event_name\":{}{separator}{body}",
-        quoted(transaction_id), quoted(source), quoted(&stored.customer_id), quoted(&stored.event_name)
+        quoted(transaction_id),
+        quoted(source),
+        quoted(&stored.customer_id),
+        quoted(&stored.event_name)
     );
     let changed = event::parse(&whole, limits).map_err(refused)?;
     if changed.transaction_id != transaction_id || changed.source != source {
@@ -201,15 +242,20 @@ fn merge(stored: &Stored, transaction_id: &str, source: &str, changes: &str, lim
     let names_properties = ["properties", "data", "quantity"].iter().any(|name| has_field(body, name));
     let Event { customer_id, event_name, timestamp, properties, .. } = changed;
     let at = timestamp.unwrap_or(stored.at);
-    let time = jiff::Timestamp::from_microsecond(at).map_err(|_| Fail::parameter("the timestamp is beyond the calendar"))?;
+    let time =
+        jiff::Timestamp::from_microsecond(at).map_err(|_| Fail::parameter("the timestamp is beyond the calendar"))?;
     Ok(format!(
         "{{\"transaction_id\":{},\"source\":{},\"customer_id\":{},\"event_name\":{},\"timestamp\":\"{time}\",\"properties\":{}}}",
-        quoted(transaction_id), quoted(source), quoted(&customer_id), quoted(&event_name),
+        quoted(transaction_id),
+        quoted(source),
+        quoted(&customer_id),
+        quoted(&event_name),
         if names_properties { &*properties } else { &stored.properties }
     ))
 }
 
 fn has_field(body: &str, name: &str) -> bool {
     let object = format!("{{{body}");
-    serde_json::from_str::<std::collections::BTreeMap<String, &serde_json::value::RawValue>>(&object).is_ok_and(|fields| fields.contains_key(name))
+    serde_json::from_str::<std::collections::BTreeMap<String, &serde_json::value::RawValue>>(&object)
+        .is_ok_and(|fields| fields.contains_key(name))
 }

@@ -62,8 +62,10 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
             return Ok(());
         }
         let oid = table_of(generation)?;
-        let values: Vec<pg_sys::Datum> =
-            candidates.iter().flat_map(|c| [bulk::uuid(&c.key), bulk::int8(c.payload), bulk::int8(pg_micros(c.at))]).collect();
+        let values: Vec<pg_sys::Datum> = candidates
+            .iter()
+            .flat_map(|c| [bulk::uuid(&c.key), bulk::int8(c.payload), bulk::int8(pg_micros(c.at))])
+            .collect();
         let mut table = Table::open(oid)?;
         let appended = table.append(&values, KEY_COLUMNS)?;
         let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
@@ -107,9 +109,15 @@ fn sample_has_retries(generation: i32, candidates: &[Candidate<'_>]) -> Outcome<
 }
 
 /// Settles the candidates whose keys a generation holds.
-fn probe(generation: i32, candidates: &mut Vec<Candidate<'_>>, may_hold: impl Fn(&[u8; 16]) -> bool, report: &mut Report) -> Outcome<()> {
+fn probe(
+    generation: i32,
+    candidates: &mut Vec<Candidate<'_>>,
+    may_hold: impl Fn(&[u8; 16]) -> bool,
+    report: &mut Report,
+) -> Outcome<()> {
     let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
-    let mut keys = candidates.iter().map(|candidate| &candidate.key).enumerate().filter(|(_, key)| may_hold(key)).peekable();
+    let mut keys =
+        candidates.iter().map(|candidate| &candidate.key).enumerate().filter(|(_, key)| may_hold(key)).peekable();
     if keys.peek().is_some() {
         Generation::open(table_of(generation)?)?.probe(keys, |i, hit| known[i] = Some(hit));
         settle(candidates, &known, report);
@@ -145,8 +153,12 @@ fn settle(candidates: &mut Vec<Candidate<'_>>, known: &[Option<Known>], report: 
             None => return true,
             Some(known) if known.payload == candidate.payload => report.duplicates += 1,
             Some(_) => {
-                let message = format!("transaction {} was accepted before with another payload", candidate.event.transaction_id);
-                let fault = Fault { transaction_id: Some(candidate.event.transaction_id.to_string()), ..Fault::new(Code::Conflict, message) };
+                let message =
+                    format!("transaction {} was accepted before with another payload", candidate.event.transaction_id);
+                let fault = Fault {
+                    transaction_id: Some(candidate.event.transaction_id.to_string()),
+                    ..Fault::new(Code::Conflict, message)
+                };
                 report.failures.push(Failure { index: candidate.index, fault });
             }
         }

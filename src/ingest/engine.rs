@@ -18,8 +18,8 @@ pub struct Engine {
     pub insert_generations: Vec<i32>,
     /// Older generations a new key must not be in.
     pub probe_generations: Vec<Closed>,
-    /// Unix microseconds; nothing at or before it is accepted.
-    pub dedup_floor: i64,
+    /// Unix microseconds; nothing before it is accepted: its keys are forgotten, or its events dropped by retention.
+    pub floor: i64,
 }
 
 /// A generation no key goes into any more.
@@ -73,7 +73,8 @@ fn read() -> Outcome<Engine> {
 
 fn read_row() -> Outcome<Engine> {
     spi::one(
-        "SELECT secret, catalog_version, open_slot, insert_generations, probe_generations, dedup_floor FROM meterflow.engine",
+        "SELECT secret, catalog_version, open_slot, insert_generations, probe_generations, \
+                greatest(e.dedup_floor + interval '1 microsecond', s.raw_floor) FROM meterflow.engine e, meterflow.fold_state s",
         &[],
         See::Latest,
         |row| {
@@ -84,7 +85,7 @@ fn read_row() -> Outcome<Engine> {
                 open_slot: row.require(2)?,
                 insert_generations: row.require(3)?,
                 probe_generations: row.require::<Vec<i32>>(4)?.into_iter().map(|generation| Closed { generation, timed: None }).collect(),
-                dedup_floor: row.time(5)?,
+                floor: row.time(5)?,
             })
         },
     )?

@@ -73,7 +73,13 @@ pub fn admit(
             };
             if !admitted {
                 let message = format!("group {} would be one more than the {limit} a meter may have", excerpt(group));
-                refused.insert(candidate.index, Fault { transaction_id: Some(candidate.event.transaction_id.to_string()), ..Fault::new(Code::TooManyGroups, message) });
+                refused.insert(
+                    candidate.index,
+                    Fault {
+                        transaction_id: Some(candidate.event.transaction_id.to_string()),
+                        ..Fault::new(Code::TooManyGroups, message)
+                    },
+                );
                 break;
             }
         }

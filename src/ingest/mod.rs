@@ -42,7 +42,10 @@ use crate::pg::settings;
 use batch::{Report, Source};
 
 #[pg_extern(sql = "")]
-fn ingest(events: Option<&str>, tenant_id: Option<&str>) -> TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))> {
+fn ingest(
+    events: Option<&str>,
+    tenant_id: Option<&str>,
+) -> TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))> {
     raise(ingest_text(events.unwrap_or_default(), tenant_id)).row()
 }
 

@@ -41,20 +41,30 @@ fn free_range(leaves: &[Leaf], at: i64) -> (i64, i64) {
     let interval = settings::partition_interval();
     let start = at - at.rem_euclid(interval);
     let from = leaves.iter().map(|leaf| leaf.to).filter(|&to| to <= at).max().map_or(start, |to| to.max(start));
-    let to = leaves.iter().map(|leaf| leaf.from).filter(|&from| from > at).min().map_or(start + interval, |from| from.min(start + interval));
+    let to = leaves
+        .iter()
+        .map(|leaf| leaf.from)
+        .filter(|&from| from > at)
+        .min()
+        .map_or(start + interval, |from| from.min(start + interval));
     (from, to)
 }
 
 fn make(from: i64, to: i64) -> Outcome<()> {
     let bound = |at: i64| {
-        jiff::Timestamp::from_microsecond(at)
-            .map_err(|_| Fail::new(SqlState::ERRCODE_DATETIME_FIELD_OVERFLOW, "a partition would lie beyond the calendar"))
+        jiff::Timestamp::from_microsecond(at).map_err(|_| {
+            Fail::new(SqlState::ERRCODE_DATETIME_FIELD_OVERFLOW, "a partition would lie beyond the calendar")
+        })
     };
     let (from, to) = (bound(from)?, bound(to)?);
     let name = format!("events_p{}", from.strftime(if is_midnight(from) { "%Y%m%d" } else { "%Y%m%d_%H%M%S" }));
-    spi::command(&format!("CREATE TABLE meterflow.{name} (LIKE meterflow.events INCLUDING DEFAULTS INCLUDING STORAGE) USING heap"))?;
+    spi::command(&format!(
+        "CREATE TABLE meterflow.{name} (LIKE meterflow.events INCLUDING DEFAULTS INCLUDING STORAGE) USING heap"
+    ))?;
     spi::command(&format!("CREATE INDEX {name}_customer ON meterflow.{name} (customer_id, timestamp)"))?;
-    spi::command(&format!("ALTER TABLE meterflow.events ATTACH PARTITION meterflow.{name} FOR VALUES FROM ('{from}') TO ('{to}')"))
+    spi::command(&format!(
+        "ALTER TABLE meterflow.events ATTACH PARTITION meterflow.{name} FOR VALUES FROM ('{from}') TO ('{to}')"
+    ))
 }
 
 fn is_midnight(time: jiff::Timestamp) -> bool {

@@ -13,7 +13,11 @@ use crate::pg::spi::{self, See};
 use super::batch::{self, Rejects, Report, Source};
 
 /// Writes failed events to `rejected_events`; one that failed the same way before counts up.
-pub fn keep<'a>(tenant: &str, secret: &Secret, failed: impl Iterator<Item = (&'a Fault, &'a Source<'a>)>) -> Outcome<()> {
+pub fn keep<'a>(
+    tenant: &str,
+    secret: &Secret,
+    failed: impl Iterator<Item = (&'a Fault, &'a Source<'a>)>,
+) -> Outcome<()> {
     let mut at: FxHashMap<[u8; 16], usize> = FxHashMap::default();
     let (mut prints, mut codes, mut messages, mut ids, mut events, mut times) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::<Option<String>>::new(), Vec::new(), Vec::<i64>::new());
@@ -71,7 +75,9 @@ fn json_of(event: &Event<'_>) -> String {
 }
 
 #[pg_extern(sql = "")]
-fn retry_rejected(ids: Option<Vec<i64>>) -> TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))> {
+fn retry_rejected(
+    ids: Option<Vec<i64>>,
+) -> TableIterator<'static, (name!(accepted, i32), name!(duplicates, i32), name!(failed, pgrx::JsonB))> {
     raise(retry(ids)).row()
 }
 
@@ -90,9 +96,16 @@ fn retry(ids: Option<Vec<i64>>) -> Outcome<Report> {
     )?;
     let sources: Vec<Source<'_>> = kept.iter().map(|(_, text)| Source::Json(text)).collect();
     let report = batch::ingest(&tenant, &sources, session::now(), Rejects::Known)?;
-    let failed: FxHashMap<usize, &Fault> = report.failures.iter().map(|failure| (failure.index, &failure.fault)).collect();
-    let gone: Vec<i64> = kept.iter().enumerate().filter(|(i, _)| !failed.contains_key(i)).map(|(_, (id, _))| *id).collect();
-    spi::run("DELETE FROM meterflow.rejected_events WHERE tenant_id = $1 AND id = ANY ($2)", &[tenant.as_str().into(), gone.into()], See::Write, |_| Ok(()))?;
+    let failed: FxHashMap<usize, &Fault> =
+        report.failures.iter().map(|failure| (failure.index, &failure.fault)).collect();
+    let gone: Vec<i64> =
+        kept.iter().enumerate().filter(|(i, _)| !failed.contains_key(i)).map(|(_, (id, _))| *id).collect();
+    spi::run(
+        "DELETE FROM meterflow.rejected_events WHERE tenant_id = $1 AND id = ANY ($2)",
+        &[tenant.as_str().into(), gone.into()],
+        See::Write,
+        |_| Ok(()),
+    )?;
     for (i, fault) in failed {
         spi::run(
             "UPDATE meterflow.rejected_events SET code = $3, message = $4, times = times + 1, last_seen_at = clock_timestamp() WHERE tenant_id = $1 AND id = $2",

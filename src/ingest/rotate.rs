@@ -38,11 +38,19 @@ fn rotate_dedup() -> bool {
 
 fn run() -> Outcome<bool> {
     if !lock::is_read_committed() {
-        return Err(Fail::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, "rotate_dedup() needs a transaction in READ COMMITTED")
-            .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
+        return Err(Fail::new(
+            SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "rotate_dedup() needs a transaction in READ COMMITTED",
+        )
+        .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
     }
     let _owner = AsOwner::of(session::relation("dedup_keys")?, pg_sys::ACL_UPDATE, "rotate_dedup")?;
-    let alone = spi::one("SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.dedup_keys'::regclass::oid::int, 0)", &[], See::Write, |row| row.bool(0))?;
+    let alone = spi::one(
+        "SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.dedup_keys'::regclass::oid::int, 0)",
+        &[],
+        See::Write,
+        |row| row.bool(0),
+    )?;
     if alone != Some(true) {
         return Ok(false);
     }
@@ -73,7 +81,9 @@ fn begin(current: i32, next: i32) -> Outcome<()> {
     lock::wait_for_lockers(session::relation("dedup_keys")?, pg_sys::ShareLock);
     spi::command(&format!("CREATE TABLE meterflow.dedup_keys_{next} () INHERITS (meterflow.dedup_keys) USING heap"))?;
     spi::command(&format!("CREATE UNIQUE INDEX dedup_keys_{next}_key ON meterflow.dedup_keys_{next} (key)"))?;
-    spi::run("INSERT INTO meterflow.dedup_generations (generation) VALUES ($1)", &[next.into()], See::Write, |_| Ok(()))?;
+    spi::run("INSERT INTO meterflow.dedup_generations (generation) VALUES ($1)", &[next.into()], See::Write, |_| {
+        Ok(())
+    })?;
     spi::run(
         "UPDATE meterflow.engine SET generation_phase = 'overlap', insert_generations = ARRAY[$1, $2]::int[]",
         &[current.into(), next.into()],
@@ -96,7 +106,11 @@ fn finish() -> Outcome<()> {
         .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))?;
     // Keys that embed a time begin with its seconds, the others with four zero bytes (core/key.rs). No writer inserts
     // here any more, so the bounds hold for good.
-    let edge = |order: &str| format!("(SELECT key FROM meterflow.dedup_keys_{closed} WHERE key >= '00000001-0000-0000-0000-000000000000' ORDER BY key {order} LIMIT 1)");
+    let edge = |order: &str| {
+        format!(
+            "(SELECT key FROM meterflow.dedup_keys_{closed} WHERE key >= '00000001-0000-0000-0000-000000000000' ORDER BY key {order} LIMIT 1)"
+        )
+    };
     spi::command(&format!(
         "UPDATE meterflow.dedup_generations SET closed_at = clock_timestamp(), min_timed = {}, max_timed = {} WHERE generation = {closed}",
         edge("ASC"),
@@ -122,7 +136,12 @@ fn drop_expired() -> Outcome<bool> {
         lock::wait_for_lockers(session::relation("dedup_keys")?, pg_sys::ShareLock);
     }
     for generation in &forgotten {
-        spi::run("DELETE FROM meterflow.dedup_generations WHERE generation = $1", &[(*generation).into()], See::Write, |_| Ok(()))?;
+        spi::run(
+            "DELETE FROM meterflow.dedup_generations WHERE generation = $1",
+            &[(*generation).into()],
+            See::Write,
+            |_| Ok(()),
+        )?;
         spi::command(&format!("DROP TABLE meterflow.dedup_keys_{generation}"))?;
     }
     // An event of a generation is at most the future window younger than its end.

@@ -57,12 +57,16 @@ pub const COLUMNS: &str = "id, meter_key, event_name, aggregation, property, fil
 
 /// The tenant's meters as committed by now; read again only when the catalogue has a newer version.
 pub fn of_tenant(tenant: &str, catalogue: Catalogue) -> Outcome<Rc<Meters>> {
-    let cached = BY_TENANT.with_borrow(|tenants| tenants.get(tenant).filter(|(read_from, _)| *read_from == catalogue).map(|(_, meters)| meters.clone()));
+    let cached = BY_TENANT.with_borrow(|tenants| {
+        tenants.get(tenant).filter(|(read_from, _)| *read_from == catalogue).map(|(_, meters)| meters.clone())
+    });
     if let Some(meters) = cached {
         return Ok(meters);
     }
     let mut meters = Meters::default();
-    let sql = format!("SELECT {COLUMNS} FROM meterflow.meter_versions WHERE tenant_id = $1 AND valid_from < valid_to ORDER BY id");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM meterflow.meter_versions WHERE tenant_id = $1 AND valid_from < valid_to ORDER BY id"
+    );
     spi::run(&sql, &[tenant.into()], See::Latest, |row| {
         meters.push(read(row)?);
         Ok(())
@@ -89,7 +93,9 @@ pub fn read(row: &Row<'_>) -> Outcome<Rc<Meter>> {
     let bucket_size: Option<i64> = row.get(9);
     let approximate = row.bool(10)?;
     let (valid_from, valid_to) = (row.time(11)?, row.time(12)?);
-    let signature = format!("{id}\0{event_name}\0{aggregation}\0{property:?}\0{filters:?}\0{dimensions:?}\0{multiplier:?}\0{percentile:?}\0{bucket_size:?}\0{approximate}\0{valid_from}\0{valid_to}");
+    let signature = format!(
+        "{id}\0{event_name}\0{aggregation}\0{property:?}\0{filters:?}\0{dimensions:?}\0{multiplier:?}\0{percentile:?}\0{bucket_size:?}\0{approximate}\0{valid_from}\0{valid_to}"
+    );
     if let Some(meter) = COMPILED.with_borrow(|compiled| compiled.get(&signature).cloned()) {
         return Ok(meter);
     }
@@ -105,8 +111,9 @@ pub fn read(row: &Row<'_>) -> Outcome<Rc<Meter>> {
         percentile: percentile.as_deref(),
         approximate,
     };
-    let meter = Meter::compile(id, &definition, valid_from, valid_to)
-        .map_err(|error| Fail::corrupt(format!("stored meter \"{key}\" is not sound: {}: {}", error.path, error.message)))?;
+    let meter = Meter::compile(id, &definition, valid_from, valid_to).map_err(|error| {
+        Fail::corrupt(format!("stored meter \"{key}\" is not sound: {}: {}", error.path, error.message))
+    })?;
     let meter = Rc::new(meter);
     COMPILED.with_borrow_mut(|compiled| {
         if compiled.len() >= 4096 {
@@ -143,7 +150,10 @@ fn check_meter(
     approximate: Option<bool>,
 ) {
     let dimensions: Vec<String> = dimensions.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect();
-    let bucket_size = bucket_size.map(|size| (size.months() as i64 * 30 + size.days() as i64) * 86_400_000_000 + size.micros());
+    if bucket_size.as_ref().is_some_and(|size| size.months() != 0) {
+        raise::<()>(Err(unmeasurable("bucket_size", "months differ in length; write minutes, hours or days")));
+    }
+    let bucket_size = bucket_size.map(|size| i64::from(size.days()) * 86_400_000_000 + size.micros());
     let definition = Definition {
         key: "meter",
         event_name: event_name.unwrap_or_default(),
@@ -156,9 +166,12 @@ fn check_meter(
         percentile,
         approximate: approximate.unwrap_or(false),
     };
-    raise(Meter::compile(0, &definition, i64::MIN, i64::MAX).map(|_| ()).map_err(|error| {
-        Fail::new(SqlState::ERRCODE_CHECK_VIOLATION, "this meter can not be measured")
-            .detail(format!("{}: {}.", error.path, error.message))
-            .hint("Correct that column; \\d+ meterflow.meters describes each.")
-    }))
+    let compiled = Meter::compile(0, &definition, i64::MIN, i64::MAX);
+    raise(compiled.map(|_| ()).map_err(|error| unmeasurable(&error.path, &error.message)));
+}
+
+fn unmeasurable(column: &str, why: &str) -> Fail {
+    Fail::new(SqlState::ERRCODE_CHECK_VIOLATION, "this meter can not be measured")
+        .detail(format!("{column}: {why}."))
+        .hint("Correct that column; \\d+ meterflow.meters describes each.")
 }

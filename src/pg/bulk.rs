@@ -107,7 +107,14 @@ impl Table {
                             }
                             let mut tid = appended.tids[first + i];
                             let alone = pg_sys::index_insert(
-                                index.rel, key.as_mut_ptr(), nulls.as_mut_ptr(), &mut tid, self.rel, check, false, index.info,
+                                index.rel,
+                                key.as_mut_ptr(),
+                                nulls.as_mut_ptr(),
+                                &mut tid,
+                                self.rel,
+                                check,
+                                false,
+                                index.info,
                             );
                             if index.unique && !alone {
                                 appended.conflicts.push(first + i);
@@ -163,16 +170,24 @@ struct Shape {
 
 impl SlotPool {
     /// SAFETY: `desc` is a valid descriptor.
-    unsafe fn of(&mut self, desc: pg_sys::TupleDesc, width: usize, rows: usize) -> Outcome<&mut Vec<*mut pg_sys::TupleTableSlot>> {
+    unsafe fn of(
+        &mut self,
+        desc: pg_sys::TupleDesc,
+        width: usize,
+        rows: usize,
+    ) -> Outcome<&mut Vec<*mut pg_sys::TupleTableSlot>> {
         // SAFETY: attributes 0..natts of a descriptor are valid; slots live in TopMemoryContext with their own copy
         // of the descriptor, so that no relation's reference count is held between transactions.
         unsafe {
             let natts = (*desc).natts as usize;
             let types: Vec<pg_sys::Oid> = (0..natts).map(|i| attribute(desc, i).atttypid).collect();
             if natts != width || (0..natts).any(|i| attribute(desc, i).attisdropped) {
-                return Err(Fail::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "a table of meterflow has other columns than its version defines")
-                    .detail(format!("It has {natts} columns where {width} are written."))
-                    .hint("Drop the added columns: meterflow writes its tables directly."));
+                return Err(Fail::new(
+                    SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "a table of meterflow has other columns than its version defines",
+                )
+                .detail(format!("It has {natts} columns where {width} are written."))
+                .hint("Drop the added columns: meterflow writes its tables directly."));
             }
             let at = match self.shapes.iter().position(|shape| shape.types == types) {
                 Some(at) => at,

@@ -1,7 +1,7 @@
 //! How errors reach the user: a standard SQLSTATE, what was wrong in DETAIL, the way out in HINT.
 
-use pgrx::pg_sys::panic::ErrorReport;
 pub use pgrx::PgSqlErrorCode as SqlState;
+use pgrx::pg_sys::panic::ErrorReport;
 
 /// An error on its way to the user; `?` in a `#[pg_extern]` that returns `Result<_, Fail>` raises it.
 #[derive(Debug)]
@@ -26,7 +26,8 @@ impl Fail {
 
     /// Stored data or catalogue that can't be: XX001. Says what was found; never the user's fault.
     pub fn corrupt(message: impl Into<String>) -> Fail {
-        Fail::new(SqlState::ERRCODE_DATA_CORRUPTED, message).hint("Run SELECT * FROM meterflow.verify() and report this.")
+        Fail::new(SqlState::ERRCODE_DATA_CORRUPTED, message)
+            .hint("Run SELECT * FROM meterflow.verify() and report this.")
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Fail {

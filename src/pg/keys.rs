@@ -101,7 +101,10 @@ impl Generation {
         unsafe {
             pg_sys::slot_getsomeattrs_int(self.slot, 3);
             let values = (*self.slot).tts_values;
-            Known { payload: (*values.add(1)).value() as i64, at: super::datum::unix_micros((*values.add(2)).value() as i64) }
+            Known {
+                payload: (*values.add(1)).value() as i64,
+                at: super::datum::unix_micros((*values.add(2)).value() as i64),
+            }
         }
     }
 }
@@ -121,7 +124,11 @@ impl Drop for Generation {
 }
 
 /// SAFETY: relations are open, the snapshot outlives the scan.
-unsafe fn begin_scan(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: pg_sys::Snapshot) -> pg_sys::IndexScanDesc {
+unsafe fn begin_scan(
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+) -> pg_sys::IndexScanDesc {
     // SAFETY: by contract. PostgreSQL 18 added an instrumentation argument.
     unsafe {
         #[cfg(feature = "pg18")]

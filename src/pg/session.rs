@@ -30,9 +30,13 @@ impl AsOwner {
             let mut user = pg_sys::InvalidOid;
             let mut context = 0;
             pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-            if pg_sys::pg_class_aclcheck(relation, user, privilege as pg_sys::AclMode) != pg_sys::AclResult::ACLCHECK_OK {
-                return Err(Fail::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for {verb}"))
-                    .hint("Ask the owner of meterflow for SELECT meterflow.grant_access(role, 'ingest')."));
+            if pg_sys::pg_class_aclcheck(relation, user, privilege as pg_sys::AclMode) != pg_sys::AclResult::ACLCHECK_OK
+            {
+                return Err(Fail::new(
+                    SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied for {verb}"),
+                )
+                .hint("Ask the owner of meterflow for SELECT meterflow.grant_access(role, 'ingest')."));
             }
         }
         AsOwner::briefly(relation)

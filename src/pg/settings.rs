@@ -44,21 +44,127 @@ static DEDUP_GENERATION: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 
 pub fn define() {
     let unit = GucFlags::UNIT_S;
-    GucRegistry::define_string_guc(c"meterflow.tenant", c"Tenant of this session.", c"Every verb and view works on this tenant unless told another.", &TENANT, GucContext::Userset, GucFlags::default());
-    int(c"meterflow.backdate_window", c"How old an event may be when it arrives.", c"Also how long transaction ids are remembered.", &BACKDATE_WINDOW, 60, i32::MAX, GucContext::Sighup, unit);
-    int(c"meterflow.future_window", c"How far ahead of the server's clock an event may be.", c"", &FUTURE_WINDOW, 0, 366 * 86_400, GucContext::Sighup, unit);
-    int(c"meterflow.partition_interval", c"Span of one partition of meterflow.events.", c"A divisor of a day, or whole days. Affects new partitions.", &PARTITION_INTERVAL, 3_600, 366 * 86_400, GucContext::Sighup, unit);
-    int(c"meterflow.partitions_ahead", c"Partitions made ahead of the current one.", c"", &PARTITIONS_AHEAD, 1, 1_000, GucContext::Sighup, GucFlags::default());
-    int(c"meterflow.retention_days", c"Days raw events are kept; 0 keeps them.", c"Never less than the backdate window. Usage already rolled up stays.", &RETENTION_DAYS, 0, 36_500, GucContext::Sighup, GucFlags::default());
-    int(c"meterflow.hour_rollup_days", c"Days after which hour rollups become days; 0 keeps them.", c"", &HOUR_ROLLUP_DAYS, 0, 36_500, GucContext::Sighup, GucFlags::default());
-    int(c"meterflow.day_rollup_days", c"Days after which day rollups become months; 0 keeps them.", c"", &DAY_ROLLUP_DAYS, 0, 36_500, GucContext::Sighup, GucFlags::default());
-    int(c"meterflow.max_event_bytes", c"Largest event accepted, in bytes of JSON.", c"", &MAX_EVENT_BYTES, 128, 16 * 1024 * 1024, GucContext::Suset, GucFlags::UNIT_BYTE);
-    int(c"meterflow.max_groups", c"Groups a meter may have.", c"Events that would add one more fail as too_many_groups.", &MAX_GROUPS, 1, 10_000_000, GucContext::Suset, GucFlags::default());
-    int(c"meterflow.dedup_generation", c"Age at which the next generation of keys is opened.", c"", &DEDUP_GENERATION, 1, 366 * 86_400, GucContext::Sighup, unit);
+    GucRegistry::define_string_guc(
+        c"meterflow.tenant",
+        c"Tenant of this session.",
+        c"Every verb and view works on this tenant unless told another.",
+        &TENANT,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    int(
+        c"meterflow.backdate_window",
+        c"How old an event may be when it arrives.",
+        c"Also how long transaction ids are remembered.",
+        &BACKDATE_WINDOW,
+        60,
+        i32::MAX,
+        GucContext::Sighup,
+        unit,
+    );
+    int(
+        c"meterflow.future_window",
+        c"How far ahead of the server's clock an event may be.",
+        c"",
+        &FUTURE_WINDOW,
+        0,
+        366 * 86_400,
+        GucContext::Sighup,
+        unit,
+    );
+    int(
+        c"meterflow.partition_interval",
+        c"Span of one partition of meterflow.events.",
+        c"A divisor of a day, or whole days. Affects new partitions.",
+        &PARTITION_INTERVAL,
+        3_600,
+        366 * 86_400,
+        GucContext::Sighup,
+        unit,
+    );
+    int(
+        c"meterflow.partitions_ahead",
+        c"Partitions made ahead of the current one.",
+        c"",
+        &PARTITIONS_AHEAD,
+        1,
+        1_000,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    int(
+        c"meterflow.retention_days",
+        c"Days raw events are kept; 0 keeps them.",
+        c"Never less than the backdate window. Usage already rolled up stays.",
+        &RETENTION_DAYS,
+        0,
+        36_500,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    int(
+        c"meterflow.hour_rollup_days",
+        c"Days after which hour rollups become days; 0 keeps them.",
+        c"",
+        &HOUR_ROLLUP_DAYS,
+        0,
+        36_500,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    int(
+        c"meterflow.day_rollup_days",
+        c"Days after which day rollups become months; 0 keeps them.",
+        c"",
+        &DAY_ROLLUP_DAYS,
+        0,
+        36_500,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    int(
+        c"meterflow.max_event_bytes",
+        c"Largest event accepted, in bytes of JSON.",
+        c"",
+        &MAX_EVENT_BYTES,
+        128,
+        16 * 1024 * 1024,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    int(
+        c"meterflow.max_groups",
+        c"Groups a meter may have.",
+        c"Events that would add one more fail as too_many_groups.",
+        &MAX_GROUPS,
+        1,
+        10_000_000,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    int(
+        c"meterflow.dedup_generation",
+        c"Age at which the next generation of keys is opened.",
+        c"",
+        &DEDUP_GENERATION,
+        1,
+        366 * 86_400,
+        GucContext::Sighup,
+        unit,
+    );
 }
 
 #[allow(clippy::too_many_arguments)]
-fn int(name: &'static std::ffi::CStr, short: &'static std::ffi::CStr, long: &'static std::ffi::CStr, setting: &'static GucSetting<i32>, min: i32, max: i32, context: GucContext, flags: GucFlags) {
+fn int(
+    name: &'static std::ffi::CStr,
+    short: &'static std::ffi::CStr,
+    long: &'static std::ffi::CStr,
+    setting: &'static GucSetting<i32>,
+    min: i32,
+    max: i32,
+    context: GucContext,
+    flags: GucFlags,
+) {
     GucRegistry::define_int_guc(name, short, long, setting, min, max, context, flags);
 }
 

@@ -87,9 +87,7 @@ impl Row<'_> {
 /// A `timestamptz` argument from Unix microseconds.
 pub fn time<'a>(unix_micros: i64) -> DatumWithOid<'a> {
     // SAFETY: timestamptz is an i64 passed by value.
-    unsafe {
-        DatumWithOid::new(super::datum::timestamptz(unix_micros), pg_sys::TIMESTAMPTZOID)
-    }
+    unsafe { DatumWithOid::new(super::datum::timestamptz(unix_micros), pg_sys::TIMESTAMPTZOID) }
 }
 
 /// A null `timestamptz` argument.
@@ -99,8 +97,8 @@ pub fn no_time<'a>() -> DatumWithOid<'a> {
 
 /// A `timestamptz[]` argument from Unix microseconds.
 pub fn times<'a>(unix_micros: &[i64]) -> DatumWithOid<'a> {
-    let values: Vec<pgrx::datum::TimestampWithTimeZone> = unix_micros
-        .iter().map(|&at| super::datum::timestamptz(at)).collect();
+    let values: Vec<pgrx::datum::TimestampWithTimeZone> =
+        unix_micros.iter().map(|&at| super::datum::timestamptz(at)).collect();
     DatumWithOid::from(values)
 }
 
@@ -108,7 +106,12 @@ pub fn times<'a>(unix_micros: &[i64]) -> DatumWithOid<'a> {
 const FETCH: i64 = 1000;
 
 /// Runs `sql` with its plan kept for the session, handing each row to `each`; returns the rows processed.
-pub fn run(sql: &str, args: &[DatumWithOid<'_>], see: See, mut each: impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<u64> {
+pub fn run(
+    sql: &str,
+    args: &[DatumWithOid<'_>],
+    see: See,
+    mut each: impl FnMut(&Row<'_>) -> Outcome<()>,
+) -> Outcome<u64> {
     let mut args = Args::of(args);
     // SAFETY: the SPI frame is opened and closed here; rows are read before SPI_finish frees them; an ERROR inside
     // unwinds to the transaction's abort, which cleans up the frame, the snapshot stack and the plan.
@@ -134,13 +137,24 @@ pub fn run(sql: &str, args: &[DatumWithOid<'_>], see: See, mut each: impl FnMut(
 }
 
 /// Like `run` for a query of any size: rows come through a cursor, so memory stays bounded.
-pub fn stream(sql: &str, args: &[DatumWithOid<'_>], see: See, mut each: impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<()> {
+pub fn stream(
+    sql: &str,
+    args: &[DatumWithOid<'_>],
+    see: See,
+    mut each: impl FnMut(&Row<'_>) -> Outcome<()>,
+) -> Outcome<()> {
     let mut args = Args::of(args);
     // SAFETY: as in `run`; the portal is closed here, or by the abort that an ERROR leads to.
     unsafe {
         connect()?;
         let plan = plan(sql, &args.oids)?;
-        let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, args.values.as_mut_ptr(), args.nulls.as_ptr(), see != See::Write);
+        let portal = pg_sys::SPI_cursor_open(
+            std::ptr::null(),
+            plan,
+            args.values.as_mut_ptr(),
+            args.nulls.as_ptr(),
+            see != See::Write,
+        );
         let mut outcome = Ok(());
         while outcome.is_ok() {
             pg_sys::SPI_cursor_fetch(portal, true, FETCH as std::ffi::c_long);
@@ -166,7 +180,10 @@ impl Args {
     fn of(args: &[DatumWithOid<'_>]) -> Args {
         Args {
             oids: args.iter().map(DatumWithOid::oid).collect(),
-            values: args.iter().map(|arg| arg.datum().map_or(pg_sys::Datum::from(0), |datum| datum.sans_lifetime())).collect(),
+            values: args
+                .iter()
+                .map(|arg| arg.datum().map_or(pg_sys::Datum::from(0), |datum| datum.sans_lifetime()))
+                .collect(),
             nulls: args.iter().map(|arg| if arg.datum().is_some() { b' ' } else { b'n' } as std::ffi::c_char).collect(),
         }
     }
@@ -224,7 +241,9 @@ unsafe fn plan(sql: &str, oids: &[pg_sys::Oid]) -> Outcome<pg_sys::SPIPlanPtr> {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), oids.len() as i32, oids.as_ptr().cast_mut());
         if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
             pg_sys::SPI_finish();
-            return Err(Fail::new(SqlState::ERRCODE_INTERNAL_ERROR, "could not prepare a query").detail(sql.to_string()));
+            return Err(
+                Fail::new(SqlState::ERRCODE_INTERNAL_ERROR, "could not prepare a query").detail(sql.to_string())
+            );
         }
         plan
     };
@@ -248,7 +267,12 @@ pub fn command(sql: &str) -> Outcome<()> {
 }
 
 /// The only row's value of a query, or None when there is no row.
-pub fn one<T>(sql: &str, args: &[DatumWithOid<'_>], see: See, mut read: impl FnMut(&Row<'_>) -> Outcome<T>) -> Outcome<Option<T>> {
+pub fn one<T>(
+    sql: &str,
+    args: &[DatumWithOid<'_>],
+    see: See,
+    mut read: impl FnMut(&Row<'_>) -> Outcome<T>,
+) -> Outcome<Option<T>> {
     let mut found = None;
     run(sql, args, see, |row| {
         found = Some(read(row)?);

@@ -137,15 +137,17 @@ pub fn connect(database: Option<u32>) {
     // SAFETY: called once at the start of a worker's process, before any transaction, as bgworker.h asks. Database 0
     // and user 0 stand for none and for the bootstrap superuser.
     unsafe {
-        #[cfg(feature = "pg18")]
-        use pg_sys::pqsignal_be as pqsignal;
         #[cfg(not(feature = "pg18"))]
         use pg_sys::pqsignal;
+        #[cfg(feature = "pg18")]
+        use pg_sys::pqsignal_be as pqsignal;
         pqsignal(pg_sys::SIGTERM as c_int, Some(die));
         pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
         match database {
-            Some(oid) => pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from(oid), pg_sys::InvalidOid, 0),
+            Some(oid) => {
+                pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from(oid), pg_sys::InvalidOid, 0)
+            }
             None => pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0),
         }
         pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
@@ -155,7 +157,14 @@ pub fn connect(database: Option<u32>) {
 /// Sets a setting for the life of this worker, above what ALTER DATABASE and ALTER ROLE say.
 pub fn set(name: &CStr, value: &CStr) {
     // SAFETY: both are NUL-terminated and copied. An error ends the worker, which has done nothing yet.
-    unsafe { pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_SESSION) }
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        )
+    }
 }
 
 /// Ends the process if it was told to; reads the configuration again if it changed, and says so.
@@ -205,9 +214,9 @@ pub fn attempt<R>(activity: &str, body: impl FnOnce() -> Outcome<R>) -> Result<R
     }))
     .catch_others(|cause| {
         Err(match &cause {
-            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. } => {
-                Failure::from(report)
-            }
+            CaughtError::PostgresError(report)
+            | CaughtError::ErrorReport(report)
+            | CaughtError::RustPanic { ereport: report, .. } => Failure::from(report),
         })
     })
     .execute();
@@ -245,7 +254,8 @@ pub fn databases() -> Vec<(u32, String)> {
     // FormData_pg_database. The scan takes its own catalogue snapshot and everything opened is closed.
     unsafe {
         let rel = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-        let scan = pg_sys::systable_beginscan(rel, pg_sys::InvalidOid, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
+        let scan =
+            pg_sys::systable_beginscan(rel, pg_sys::InvalidOid, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
@@ -269,7 +279,15 @@ pub fn claim_database() -> bool {
     // SAFETY: MyDatabaseId is ours. Unlike other session locks, those of the user lock method survive an abort.
     unsafe {
         let database = u32::from(pg_sys::MyDatabaseId);
-        try_lock(database, MARK, 1, pg_sys::LockTagType::LOCKTAG_USERLOCK, pg_sys::USER_LOCKMETHOD, pg_sys::ExclusiveLock, true)
+        try_lock(
+            database,
+            MARK,
+            1,
+            pg_sys::LockTagType::LOCKTAG_USERLOCK,
+            pg_sys::USER_LOCKMETHOD,
+            pg_sys::ExclusiveLock,
+            true,
+        )
     }
 }
 
@@ -278,7 +296,15 @@ pub fn may_work() -> bool {
     // SAFETY: MyDatabaseId is ours; the lock is released with the transaction.
     unsafe {
         let database = u32::from(pg_sys::MyDatabaseId);
-        try_lock(database, MARK, 2, pg_sys::LockTagType::LOCKTAG_USERLOCK, pg_sys::USER_LOCKMETHOD, pg_sys::ExclusiveLock, false)
+        try_lock(
+            database,
+            MARK,
+            2,
+            pg_sys::LockTagType::LOCKTAG_USERLOCK,
+            pg_sys::USER_LOCKMETHOD,
+            pg_sys::ExclusiveLock,
+            false,
+        )
     }
 }
 
@@ -286,7 +312,13 @@ pub fn may_work() -> bool {
 pub fn pause() {
     // SAFETY: the same tag as in `may_work`; waits, and can be cancelled. Several sessions may hold it.
     unsafe {
-        let tag = lock_tag(pg_sys::MyDatabaseId.into(), MARK, 2, pg_sys::LockTagType::LOCKTAG_USERLOCK, pg_sys::USER_LOCKMETHOD);
+        let tag = lock_tag(
+            pg_sys::MyDatabaseId.into(),
+            MARK,
+            2,
+            pg_sys::LockTagType::LOCKTAG_USERLOCK,
+            pg_sys::USER_LOCKMETHOD,
+        );
         pg_sys::LockAcquire(&tag, pg_sys::ShareLock as pg_sys::LOCKMODE, true, false);
     }
 }
@@ -299,7 +331,15 @@ pub fn database_is_ours_to_use() -> bool {
     unsafe {
         let database = u32::from(pg_sys::MyDatabaseId);
         let class = u32::from(pg_sys::DatabaseRelationId);
-        try_lock(0, class, database, pg_sys::LockTagType::LOCKTAG_OBJECT, pg_sys::DEFAULT_LOCKMETHOD, pg_sys::RowExclusiveLock, false)
+        try_lock(
+            0,
+            class,
+            database,
+            pg_sys::LockTagType::LOCKTAG_OBJECT,
+            pg_sys::DEFAULT_LOCKMETHOD,
+            pg_sys::RowExclusiveLock,
+            false,
+        )
     }
 }
 
@@ -307,7 +347,10 @@ pub fn database_is_ours_to_use() -> bool {
 unsafe fn try_lock(field1: u32, field2: u32, field3: u32, kind: u32, method: u32, mode: u32, session: bool) -> bool {
     let tag = lock_tag(field1, field2, field3, kind, method);
     // SAFETY: does not wait; the tag is copied.
-    unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL }
+    unsafe {
+        pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, true)
+            != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
 }
 
 fn lock_tag(field1: u32, field2: u32, field3: u32, kind: u32, method: u32) -> pg_sys::LOCKTAG {

@@ -61,7 +61,14 @@ pub fn rebuild(ids: &[i64], state: &FoldState) -> Outcome<bool> {
         See::Write,
         |row| {
             let customer = if row.is_null(3) { None } else { Some(row.text(3)?) };
-            marks.push(Mark { id: row.int8(0)?, tenant: row.text(1)?, meter: row.int4(2)?, customer, from: row.time(4)?, to: row.time(5)? });
+            marks.push(Mark {
+                id: row.int8(0)?,
+                tenant: row.text(1)?,
+                meter: row.int4(2)?,
+                customer,
+                from: row.time(4)?,
+                to: row.time(5)?,
+            });
             Ok(())
         },
     )?;
@@ -104,7 +111,12 @@ fn forget(mark: &Mark) -> Outcome<()> {
 }
 
 fn shorten(mark: &Mark, from: i64) -> Outcome<()> {
-    spi::run("UPDATE meterflow.dirty_ranges SET from_time = $2 WHERE id = $1", &[mark.id.into(), spi::time(from)], See::Write, |_| Ok(()))?;
+    spi::run(
+        "UPDATE meterflow.dirty_ranges SET from_time = $2 WHERE id = $1",
+        &[mark.id.into(), spi::time(from)],
+        See::Write,
+        |_| Ok(()),
+    )?;
     Ok(())
 }
 
@@ -112,7 +124,13 @@ fn shorten(mark: &Mark, from: i64) -> Outcome<()> {
 fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<usize> {
     spi::run(
         "DELETE FROM meterflow.rollups WHERE tenant_id = $1 AND meter_id = $2 AND grain = 'h' AND ($3::text IS NULL OR customer_id = $3) AND bucket >= $4 AND bucket < $5",
-        &[mark.tenant.as_str().into(), mark.meter.into(), mark.customer.as_deref().into(), spi::time(from), spi::time(to)],
+        &[
+            mark.tenant.as_str().into(),
+            mark.meter.into(),
+            mark.customer.as_deref().into(),
+            spi::time(from),
+            spi::time(to),
+        ],
         See::Write,
         |_| Ok(()),
     )?;
@@ -136,7 +154,10 @@ fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<
         events += 1;
         group.clear();
         meter.group(tape, &mut group);
-        rollups.state(&mark.tenant, customer, meter.id, hour_of(sample.at), &group, meter.kind).add(sample).map_err(unreadable)
+        rollups
+            .state(&mark.tenant, customer, meter.id, hour_of(sample.at), &group, meter.kind)
+            .add(sample)
+            .map_err(unreadable)
     })?;
     // Hours only: the coarser grains are made anew below, from all hours of their bucket.
     rollups.write(&FoldState { closed_day: i64::MIN, closed_month: i64::MIN, ..*state })?;

@@ -64,7 +64,12 @@ fn run(max_batches: i64) -> Outcome<Option<bool>> {
 
 /// The last batch number anyone has drawn; 0 before the first.
 fn last_batch() -> Outcome<i64> {
-    let last = spi::one("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM meterflow.batch_seq", &[], See::Write, |row| row.int8(0))?;
+    let last = spi::one(
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM meterflow.batch_seq",
+        &[],
+        See::Write,
+        |row| row.int8(0),
+    )?;
     Ok(last.unwrap_or(0))
 }
 
@@ -82,7 +87,14 @@ fn merge_deltas(before: &FoldState, state: &FoldState) -> Outcome<()> {
                     let (customer, packed) = customer?;
                     for entry in delta::entries(packed) {
                         let entry = entry?;
-                        rollups.merge(&tenant, customer, entry.meter, entry.bucket, entry.group, State::decode(entry.state)?)?;
+                        rollups.merge(
+                            &tenant,
+                            customer,
+                            entry.meter,
+                            entry.bucket,
+                            entry.group,
+                            State::decode(entry.state)?,
+                        )?;
                     }
                 }
                 Ok(())
@@ -104,7 +116,13 @@ fn save(before: &FoldState, state: &FoldState) -> Outcome<()> {
                 accepted = s.accepted + b.accepted, duplicates = s.duplicates + b.duplicates, failed = s.failed + b.failed \
            FROM (SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(duplicates), 0) AS duplicates, coalesce(sum(failed), 0) AS failed \
                    FROM meterflow.batches WHERE batch > $1 AND batch <= $2) b",
-        &[before.folded_batch.into(), state.folded_batch.into(), state.folds.into(), spi::time(state.closed_day), spi::time(state.closed_month)],
+        &[
+            before.folded_batch.into(),
+            state.folded_batch.into(),
+            state.folds.into(),
+            spi::time(state.closed_day),
+            spi::time(state.closed_month),
+        ],
         See::Write,
         |_| Ok(()),
     )?;

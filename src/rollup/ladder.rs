@@ -71,7 +71,9 @@ pub fn climb(from_grain: Grain, to_grain: Grain, from: i64, to: i64, whose: Opti
         ]
     };
     spi::run(
-        &format!("DELETE FROM meterflow.rollups WHERE grain = $4::\"char\" AND bucket >= $1 AND bucket < $2 AND $3::text IS NOT NULL AND {scope}"),
+        &format!(
+            "DELETE FROM meterflow.rollups WHERE grain = $4::\"char\" AND bucket >= $1 AND bucket < $2 AND $3::text IS NOT NULL AND {scope}"
+        ),
         &args(),
         See::Write,
         |_| Ok(()),

@@ -51,9 +51,12 @@ impl FoldState {
 /// Enters work on rollups: as owner, under READ COMMITTED, alone. None when another session is at it.
 fn enter(verb: &str) -> Outcome<Option<AsOwner>> {
     if !lock::is_read_committed() {
-        return Err(Fail::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, format!("{verb}() needs a transaction in READ COMMITTED"))
-            .detail("It waits for writers and must then see what they committed; a fixed snapshot would not.")
-            .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
+        return Err(Fail::new(
+            SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            format!("{verb}() needs a transaction in READ COMMITTED"),
+        )
+        .detail("It waits for writers and must then see what they committed; a fixed snapshot would not.")
+        .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
     }
     let owner = AsOwner::of(session::relation("rollups")?, pg_sys::ACL_UPDATE, verb)?;
     // The lock's name is the relation it guards; advisory locks of applications use other classes.

@@ -53,7 +53,8 @@ fn run() -> Outcome<i64> {
 
 /// Drops the partitions that end at or before `before`.
 fn drop_partitions(before: i64, state: &FoldState) -> Outcome<i64> {
-    let leaves: Vec<_> = partition::leaves(session::relation("events")?).into_iter().filter(|leaf| leaf.to <= before).collect();
+    let leaves: Vec<_> =
+        partition::leaves(session::relation("events")?).into_iter().filter(|leaf| leaf.to <= before).collect();
     let Some(last) = leaves.last() else { return Ok(0) };
     // Whole days only: a day of which a part is gone could not be rebuilt.
     let floor = ladder::floor(Grain::Day, last.to);
@@ -62,17 +63,25 @@ fn drop_partitions(before: i64, state: &FoldState) -> Outcome<i64> {
     }
     let mut gone = 0;
     for leaf in leaves.iter().filter(|leaf| leaf.to <= floor) {
-        let name = spi::one("SELECT $1::regclass::text", &[leaf.oid.into()], See::Write, |row| row.text(0))?.unwrap_or_default();
+        let name = spi::one("SELECT $1::regclass::text", &[leaf.oid.into()], See::Write, |row| row.text(0))?
+            .unwrap_or_default();
         spi::command(&format!("DROP TABLE {name}"))?;
         gone += 1;
     }
     spi::run("UPDATE meterflow.fold_state SET raw_floor = $1", &[spi::time(floor)], See::Write, |_| Ok(()))?;
-    spi::run("DELETE FROM meterflow.event_corrections WHERE timestamp < $1", &[spi::time(floor)], See::Write, |_| Ok(()))?;
+    spi::run("DELETE FROM meterflow.event_corrections WHERE timestamp < $1", &[spi::time(floor)], See::Write, |_| {
+        Ok(())
+    })?;
     Ok(gone)
 }
 
 fn dirty_before(time: i64) -> Outcome<bool> {
-    Ok(spi::one("SELECT EXISTS (SELECT FROM meterflow.dirty_ranges WHERE from_time < $1)", &[spi::time(time)], See::Write, |row| row.bool(0))? == Some(true))
+    Ok(spi::one(
+        "SELECT EXISTS (SELECT FROM meterflow.dirty_ranges WHERE from_time < $1)",
+        &[spi::time(time)],
+        See::Write,
+        |row| row.bool(0),
+    )? == Some(true))
 }
 
 /// Whether a batch that is not folded yet may hold events of that time: when it was recorded, they were accepted.

@@ -42,11 +42,17 @@ pub fn turn(state: &FoldState) -> Outcome<()> {
         &[],
         See::Write,
         |row| {
-            slots.push(Slot { number: row.require(0)?, closed_batch: row.get(1), folded_xid: row.get(2), bytes: row.int8(3)? });
+            slots.push(Slot {
+                number: row.require(0)?,
+                closed_batch: row.get(1),
+                folded_xid: row.get(2),
+                bytes: row.int8(3)?,
+            });
             Ok(())
         },
     )?;
-    let open: i16 = spi::one("SELECT open_slot FROM meterflow.engine", &[], See::Write, |row| row.require(0))?.unwrap_or(0);
+    let open: i16 =
+        spi::one("SELECT open_slot FROM meterflow.engine", &[], See::Write, |row| row.require(0))?.unwrap_or(0);
     let deltas = session::relation("deltas")?;
     for slot in slots.iter().filter(|slot| slot.number != open && slot.bytes > 0) {
         step(slot, state, deltas)?;
@@ -65,7 +71,10 @@ fn step(slot: &Slot, state: &FoldState, deltas: pg_sys::Oid) -> Outcome<()> {
         // number in it is read from it once; it is folded when folded_batch has reached that.
         (None, _) => {
             spi::run(
-                &format!("UPDATE meterflow.delta_slots SET closed_batch = (SELECT coalesce(max(batch), 0) FROM ONLY meterflow.deltas_{}) WHERE slot = $1", slot.number),
+                &format!(
+                    "UPDATE meterflow.delta_slots SET closed_batch = (SELECT coalesce(max(batch), 0) FROM ONLY meterflow.deltas_{}) WHERE slot = $1",
+                    slot.number
+                ),
                 &[slot.number.into()],
                 See::Write,
                 |_| Ok(()),

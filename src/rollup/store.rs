@@ -27,7 +27,15 @@ pub struct Rollups {
 }
 
 impl Rollups {
-    pub fn merge(&mut self, tenant: &str, customer: &str, meter: i32, bucket: i64, group: &str, state: State) -> Result<(), StateError> {
+    pub fn merge(
+        &mut self,
+        tenant: &str,
+        customer: &str,
+        meter: i32,
+        bucket: i64,
+        group: &str,
+        state: State,
+    ) -> Result<(), StateError> {
         let key = (self.number(tenant), meter, self.number(customer), bucket, self.number(group));
         match self.states.entry(key) {
             std::collections::hash_map::Entry::Occupied(mut merged) => merged.get_mut().merge(&state),
@@ -38,7 +46,15 @@ impl Rollups {
         }
     }
 
-    pub fn state(&mut self, tenant: &str, customer: &str, meter: i32, bucket: i64, group: &str, kind: Kind) -> &mut State {
+    pub fn state(
+        &mut self,
+        tenant: &str,
+        customer: &str,
+        meter: i32,
+        bucket: i64,
+        group: &str,
+        kind: Kind,
+    ) -> &mut State {
         let key = (self.number(tenant), meter, self.number(customer), bucket, self.number(group));
         self.states.entry(key).or_insert_with(|| State::empty(kind))
     }
@@ -61,7 +77,9 @@ impl Rollups {
                 let start = ladder::floor(grain, *bucket);
                 if start < ladder::closed(grain, fold) {
                     match coarser.entry((*tenant, *meter, *customer, grain, start, *group)) {
-                        std::collections::hash_map::Entry::Occupied(mut merged) => merged.get_mut().merge(state).map_err(super::fold::unreadable)?,
+                        std::collections::hash_map::Entry::Occupied(mut merged) => {
+                            merged.get_mut().merge(state).map_err(super::fold::unreadable)?
+                        }
                         std::collections::hash_map::Entry::Vacant(place) => {
                             place.insert(state.clone());
                         }
@@ -69,7 +87,9 @@ impl Rollups {
                 }
             }
         }
-        let hours = self.states.into_iter().map(|((tenant, meter, customer, bucket, group), state)| ((tenant, meter, customer, Grain::Hour, bucket, group), state));
+        let hours = self.states.into_iter().map(|((tenant, meter, customer, bucket, group), state)| {
+            ((tenant, meter, customer, Grain::Hour, bucket, group), state)
+        });
         let mut rows: Vec<_> = hours.chain(coarser).collect();
         // In the order of the primary key, as far as numbers tell: neighbours meet the same index pages.
         rows.sort_unstable_by(|(a, _), (b, _)| {
@@ -128,7 +148,17 @@ fn insert(names: &[String], rows: &[Row], parted: bool, fold: &FoldState) -> Out
     let epoch = i32::try_from(1 + fold.folds / FOLDS_PER_PART).unwrap_or(i32::MAX);
     spi::run(
         &sql,
-        &[tenants.into(), meters.into(), grains.into(), customers.into(), spi::times(&buckets), groups.into(), states.into(), epoch.into(), PART_BYTES.into()],
+        &[
+            tenants.into(),
+            meters.into(),
+            grains.into(),
+            customers.into(),
+            spi::times(&buckets),
+            groups.into(),
+            states.into(),
+            epoch.into(),
+            PART_BYTES.into(),
+        ],
         See::Write,
         |_| Ok(()),
     )?;

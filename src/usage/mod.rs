@@ -15,7 +15,7 @@ mod verify;
 use pgrx::prelude::*;
 use rustc_hash::FxHashMap;
 
-use crate::core::calendar;
+use crate::core::calendar::{self, CalendarError};
 use crate::core::cover::{EARLIEST, LATEST};
 use crate::core::filter::Filter;
 use crate::core::properties::Path;
@@ -26,24 +26,21 @@ use crate::pg::settings;
 
 use source::{Answer, Question};
 
-/// Most windows one call answers: a year of five-minute windows.
-const MAX_WINDOWS: usize = 110_000;
-
 /// window_start, window_end, customer_id, group_key, value.
 type UsageRow = (TimestampWithTimeZone, TimestampWithTimeZone, Option<String>, Option<String>, Option<String>);
 
 #[pg_extern(sql = "")]
 #[allow(clippy::too_many_arguments)]
 fn usage_rows(
-    meter_key: &str,
-    start_time: TimestampWithTimeZone,
-    end_time: TimestampWithTimeZone,
+    meter_key: Option<&str>,
+    start_time: Option<TimestampWithTimeZone>,
+    end_time: Option<TimestampWithTimeZone>,
     customer_id: Option<&str>,
     window_size: Option<&str>,
     group_by: Option<Vec<String>>,
     filters: Option<&str>,
-    timezone: &str,
-    total: bool,
+    timezone: Option<&str>,
+    total: Option<bool>,
 ) -> TableIterator<
     'static,
     (
@@ -54,9 +51,21 @@ fn usage_rows(
         name!(value, Option<String>),
     ),
 > {
-    let (start, end) = (unix_micros(start_time.into_inner()), unix_micros(end_time.into_inner()));
-    let rows = raise(usage(meter_key, (start, end), customer_id, window_size, group_by, filters, timezone, total));
-    TableIterator::new(rows)
+    let time = |at: Option<TimestampWithTimeZone>| at.map(|at| unix_micros(at.into_inner()));
+    let rows = (|| {
+        let meter_key = given("meter_key", meter_key)?;
+        let period = (given("start_time", time(start_time))?, given("end_time", time(end_time))?);
+        let timezone = given("timezone", timezone)?;
+        usage(meter_key, period, customer_id, window_size, group_by, filters, timezone, total.unwrap_or(false))
+    })();
+    TableIterator::new(raise(rows))
+}
+
+fn given<T>(name: &str, value: Option<T>) -> Outcome<T> {
+    value.ok_or_else(|| {
+        Fail::new(SqlState::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be null"))
+            .hint("Only customer_id, window_size, group_by and filters may be null.")
+    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -77,39 +86,64 @@ fn usage(
     }
     let (start, end) = (start.max(EARLIEST), end.min(LATEST));
     let windows = match window_size {
-        None => vec![(start, end)],
+        None => {
+            calendar::check_zone(timezone)
+                .map_err(|error| Fail::parameter("this time zone is not known").detail(error.to_string()))?;
+            vec![(start, end)]
+        }
         Some(size) => windows(start, end, size, timezone)?,
     };
     let group_by = group_by.unwrap_or_default();
     let paths = group_by
         .iter()
-        .map(|name| Path::parse(name).map_err(|error| Fail::parameter("group_by names no property").detail(format!("{name:?}: {}.", error.message))))
+        .map(|name| {
+            Path::parse(name).map_err(|error| {
+                Fail::parameter("group_by names no property").detail(format!("{name:?}: {}.", error.message))
+            })
+        })
         .collect::<Outcome<Vec<Path>>>()?;
     let filter = filters.map(Filter::compile).transpose().map_err(|error| {
-        Fail::parameter("these filters can not be used").detail(format!("{}: {}.", error.path, error.message))
+        Fail::parameter("these filters can not be used")
+            .detail(format!("{}: {}.", error.path, error.message))
             .hint("Write them as for a meter: {\"model\": \"gpt-4\", \"bytes\": {\"gte\": 100}}.")
     })?;
     let tenant = settings::tenant();
-    let answer = source::answer(&Question { tenant: &tenant, meter_key, windows: &windows, customer, group_by: &paths, filter: filter.as_ref(), total })?;
+    let answer = source::answer(&Question {
+        tenant: &tenant,
+        meter_key,
+        windows: &windows,
+        customer,
+        group_by: &paths,
+        filter: filter.as_ref(),
+        total,
+    })?;
     rows(answer, &windows, customer, &group_by, window_size.is_some(), total)
 }
 
 fn windows(start: i64, end: i64, size: &str, timezone: &str) -> Outcome<Vec<(i64, i64)>> {
     let size = calendar::Window::parse(size).map_err(|error| {
-        Fail::parameter("this window size is not understood").detail(error.to_string()).hint("Write for instance 'hour', '15 minutes', 'day', 'week' or 'month'.")
+        Fail::parameter("this window size is not understood")
+            .detail(error.to_string())
+            .hint("Write for instance 'hour', '15 minutes', 'day', 'week' or 'month'.")
     })?;
-    let windows = calendar::windows(start, end, size, timezone).map_err(|error| Fail::parameter("the period can not be cut into windows").detail(error.to_string()))?;
-    if windows.len() > MAX_WINDOWS {
-        return Err(Fail::new(SqlState::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many windows")
-            .detail(format!("The period has {} windows, at most {MAX_WINDOWS} are answered.", windows.len()))
-            .hint("Ask for larger windows or a shorter period."));
-    }
-    Ok(windows)
+    calendar::windows(start, end, size, timezone).map_err(|error| match error {
+        CalendarError::TooManyWindows => Fail::new(SqlState::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many windows")
+            .detail(format!("At most {} are answered.", calendar::MAX_WINDOWS))
+            .hint("Ask for larger windows or a shorter period."),
+        _ => Fail::parameter("the period can not be cut into windows").detail(error.to_string()),
+    })
 }
 
 /// Finished rows: with windows, every window of every customer and group that occurs has one; a customer asked for
 /// by name always has.
-fn rows(answer: Answer, windows: &[(i64, i64)], customer: Option<&str>, group_by: &[String], windowed: bool, total: bool) -> Outcome<Vec<UsageRow>> {
+fn rows(
+    answer: Answer,
+    windows: &[(i64, i64)],
+    customer: Option<&str>,
+    group_by: &[String],
+    windowed: bool,
+    total: bool,
+) -> Outcome<Vec<UsageRow>> {
     let Answer { kind, percentile, states } = answer;
     let mut by_series: FxHashMap<(Option<String>, String), Vec<(usize, State)>> = FxHashMap::default();
     for ((window, customer, group), state) in states {

@@ -55,11 +55,15 @@ pub fn answer(question: &Question<'_>) -> Outcome<Answer> {
     let base = base()?;
     let versions = versions(question)?;
     let Some(newest) = versions.last() else {
-        return Err(Fail::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("meter \"{}\" does not exist", question.meter_key))
-            .detail(format!("Tenant {:?} has no such meter.", question.tenant))
-            .hint("SELECT key FROM meterflow.meters lists them; meterflow.tenant says whose they are."));
+        return Err(Fail::new(
+            SqlState::ERRCODE_UNDEFINED_OBJECT,
+            format!("meter \"{}\" does not exist", question.meter_key),
+        )
+        .detail(format!("Tenant {:?} has no such meter.", question.tenant))
+        .hint("SELECT key FROM meterflow.meters lists them; meterflow.tenant says whose they are."));
     };
-    let mut answer = Answer { kind: newest.meter.kind, percentile: newest.meter.percentile, states: FxHashMap::default() };
+    let mut answer =
+        Answer { kind: newest.meter.kind, percentile: newest.meter.percentile, states: FxHashMap::default() };
     for version in &versions {
         let reader = Reader { question, base: &base, version };
         reader.read(&mut answer)?;
@@ -84,7 +88,10 @@ fn base() -> Outcome<Base> {
 /// Every version of the meter, oldest first, with the ranges its rollups can't answer.
 fn versions(question: &Question<'_>) -> Outcome<Vec<Version>> {
     let mut versions: Vec<Version> = Vec::new();
-    let sql = format!("SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND meter_key = $2 ORDER BY version", meters::COLUMNS);
+    let sql = format!(
+        "SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND meter_key = $2 ORDER BY version",
+        meters::COLUMNS
+    );
     spi::run(&sql, &[question.tenant.into(), question.meter_key.into()], See::Statement, |row| {
         versions.push(Version { meter: meters::read(row)?, complete_from: row.time(13)?, dirty: Vec::new() });
         Ok(())
@@ -98,7 +105,10 @@ fn versions(question: &Question<'_>) -> Outcome<Vec<Version>> {
         See::Statement,
         |row| {
             let (meter, range) = (row.int4(0)?, (row.time(1)?, row.time(2)?));
-            versions.iter_mut().filter(|version| version.meter.id == meter).for_each(|version| version.dirty.push(range));
+            versions
+                .iter_mut()
+                .filter(|version| version.meter.id == meter)
+                .for_each(|version| version.dirty.push(range));
             Ok(())
         },
     )?;
@@ -114,7 +124,10 @@ struct Reader<'q> {
 impl Reader<'_> {
     fn read(&self, answer: &mut Answer) -> Outcome<()> {
         let meter = &self.version.meter;
-        let (Some(&(first, _)), Some(&(_, last))) = (self.question.windows.first(), self.question.windows.last()) else { return Ok(()) };
+        let (Some(&(first, _)), Some(&(_, last))) = (self.question.windows.first(), self.question.windows.last())
+        else {
+            return Ok(());
+        };
         let (start, end) = (first, last);
         // Buckets that the version's validity cuts hold only its own events; outside, it has none.
         let valid_from = cover::floor(Source::Hour, meter.valid_from.clamp(cover::EARLIEST, cover::LATEST));
@@ -168,7 +181,8 @@ impl Reader<'_> {
     fn stretched(&self, start: i64, end: i64) -> Outcome<(i64, i64)> {
         let Some(customer) = self.question.customer else { return Ok((start, end)) };
         let nothing = |from: i64, to: i64| -> Outcome<bool> {
-            let args: [DatumWithOid<'_>; 4] = [self.question.tenant.into(), customer.into(), spi::time(from), spi::time(to)];
+            let args: [DatumWithOid<'_>; 4] =
+                [self.question.tenant.into(), customer.into(), spi::time(from), spi::time(to)];
             let found = spi::one(
                 "SELECT EXISTS (SELECT FROM meterflow.events WHERE tenant_id = $1 AND customer_id = $2 AND timestamp >= $3 AND timestamp < $4)",
                 &args,
@@ -188,21 +202,31 @@ impl Reader<'_> {
         let everything = [(i64::MIN, i64::MAX)];
         let dirty = if all_raw { &everything[..] } else { &self.version.dirty };
         cover::cover(from, to, dirty, &self.base.stored).map_err(|missing| {
-            let shown = |at: i64| jiff::Timestamp::from_microsecond(at).map_or_else(|_| at.to_string(), |time| time.to_string());
+            let shown = |at: i64| {
+                jiff::Timestamp::from_microsecond(at).map_or_else(|_| at.to_string(), |time| time.to_string())
+            };
             let why = if all_raw {
                 "The question needs raw events: it filters or groups by something that is no dimension of the meter."
             } else {
                 "Only whole UTC hours, days or months are kept of that time."
             };
-            gone(self.question.meter_key, self.base.stored.raw_floor)
-                .detail(format!("{why} Raw events of {} to {} have been dropped by retention.", shown(missing.from), shown(missing.to)))
+            gone(self.question.meter_key, self.base.stored.raw_floor).detail(format!(
+                "{why} Raw events of {} to {} have been dropped by retention.",
+                shown(missing.from),
+                shown(missing.to)
+            ))
         })
     }
 
     /// How a stored group answers the question, or None when only raw events can.
     fn grouping(&self) -> Option<Grouping> {
         let dimensions = self.version.meter.dimensions();
-        let places = self.question.group_by.iter().map(|path| dimensions.iter().position(|dimension| dimension == path)).collect::<Option<Vec<usize>>>()?;
+        let places = self
+            .question
+            .group_by
+            .iter()
+            .map(|path| dimensions.iter().position(|dimension| dimension == path))
+            .collect::<Option<Vec<usize>>>()?;
         if let Some(filter) = self.question.filter {
             if !filter.references().iter().all(|path| dimensions.contains(path)) {
                 return None;
@@ -218,12 +242,14 @@ impl Reader<'_> {
         }
         let values = values_of(stored)?;
         if let Some(filter) = self.question.filter {
-            let texts: Vec<Option<&str>> = values.iter().map(|value| Some(value.get()).filter(|text| *text != "null")).collect();
+            let texts: Vec<Option<&str>> =
+                values.iter().map(|value| Some(value.get()).filter(|text| *text != "null")).collect();
             if filter.matches_group(self.version.meter.dimensions(), &texts) != Some(true) {
                 return Ok(None);
             }
         }
-        let chosen: Vec<&str> = grouping.places.iter().filter_map(|&place| values.get(place)).map(|value| value.get()).collect();
+        let chosen: Vec<&str> =
+            grouping.places.iter().filter_map(|&place| values.get(place)).map(|value| value.get()).collect();
         Ok(Some(if chosen.is_empty() { String::new() } else { format!("[{}]", chosen.join(",")) }))
     }
 
@@ -233,7 +259,8 @@ impl Reader<'_> {
             Source::Day => "d",
             Source::Hour | Source::Raw => "h",
         };
-        let by_customer = if self.question.customer.is_some() { "AND customer_id = $4" } else { "AND $4::text IS NULL" };
+        let by_customer =
+            if self.question.customer.is_some() { "AND customer_id = $4" } else { "AND $4::text IS NULL" };
         let columns = "bucket, customer_id, group_key, state";
         let mut each = |row: &spi::Row<'_>| {
             let bucket = row.time(0)?;
@@ -241,7 +268,12 @@ impl Reader<'_> {
             let group = row.text(2)?;
             row.with_bytes(3, |bytes| self.merge(answer, grouping, bucket, &customer, &group, bytes))?
         };
-        let mut args: Vec<DatumWithOid<'_>> = vec![self.question.tenant.into(), self.version.meter.id.into(), grain.into(), self.question.customer.into()];
+        let mut args: Vec<DatumWithOid<'_>> = vec![
+            self.question.tenant.into(),
+            self.version.meter.id.into(),
+            grain.into(),
+            self.question.customer.into(),
+        ];
         // One stretch is the rule; a query without the array gets the better plan.
         if let [(from, to)] = ranges {
             let sql = format!(
@@ -266,7 +298,8 @@ impl Reader<'_> {
     /// Deltas that no rollup holds yet, of hours the answer takes from rollups.
     fn deltas(&self, whole: &[(i64, i64)], grouping: &Grouping, answer: &mut Answer) -> Outcome<()> {
         let wanted = self.question.customer;
-        let bucket = wanted.map(|customer| delta::bucket_of(key::subject(&self.base.secret, self.question.tenant, customer)));
+        let bucket =
+            wanted.map(|customer| delta::bucket_of(key::subject(&self.base.secret, self.question.tenant, customer)));
         let by_bucket = if bucket.is_some() { "AND bucket = $3" } else { "AND $3::smallint IS NULL" };
         let sql = format!("SELECT entries FROM meterflow.deltas WHERE batch > $1 AND tenant_id = $2 {by_bucket}");
         let args: [DatumWithOid<'_>; 3] = [self.base.folded_batch.into(), self.question.tenant.into(), bucket.into()];
@@ -297,20 +330,36 @@ impl Reader<'_> {
         if !lock::in_recovery() {
             return Ok(());
         }
-        let emptied = spi::one("SELECT coalesce(max(emptied_batch), 0) FROM meterflow.delta_slots", &[], See::Latest, |row| row.int8(0))?;
+        let emptied =
+            spi::one("SELECT coalesce(max(emptied_batch), 0) FROM meterflow.delta_slots", &[], See::Latest, |row| {
+                row.int8(0)
+            })?;
         if emptied.unwrap_or(0) > self.base.folded_batch {
-            return Err(Fail::new(SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE, "this snapshot is too old to answer usage from a standby")
-                .detail("Deltas it needs have been folded and dropped on the primary since.")
-                .hint("Retry in a new transaction, or set hot_standby_feedback = on."));
+            return Err(Fail::new(
+                SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "this snapshot is too old to answer usage from a standby",
+            )
+            .detail("Deltas it needs have been folded and dropped on the primary since.")
+            .hint("Retry in a new transaction, or set hot_standby_feedback = on."));
         }
         Ok(())
     }
 
-    fn merge(&self, answer: &mut Answer, grouping: &Grouping, bucket: i64, customer: &str, group: &str, state: &[u8]) -> Outcome<()> {
+    fn merge(
+        &self,
+        answer: &mut Answer,
+        grouping: &Grouping,
+        bucket: i64,
+        customer: &str,
+        group: &str,
+        state: &[u8],
+    ) -> Outcome<()> {
         let Some(group) = self.regroup(grouping, group)? else { return Ok(()) };
         let state = State::decode(state).map_err(unreadable)?;
         match answer.states.entry((self.window(bucket), self.row_customer(customer), group)) {
-            std::collections::hash_map::Entry::Occupied(mut merged) => merged.get_mut().merge(&state).map_err(unreadable),
+            std::collections::hash_map::Entry::Occupied(mut merged) => {
+                merged.get_mut().merge(&state).map_err(unreadable)
+            }
             std::collections::hash_map::Entry::Vacant(place) => {
                 place.insert(state);
                 Ok(())
@@ -320,16 +369,29 @@ impl Reader<'_> {
 
     fn raw(&self, from: i64, to: i64, answer: &mut Answer) -> Outcome<()> {
         let meter = &self.version.meter;
-        let scope = raw::Scope { tenant: self.question.tenant, customer: self.question.customer, event_name: &meter.event_name, from, to, batch: None };
-        raw::samples(&scope, std::slice::from_ref(meter), &self.base.secret, See::Statement, |customer, meter, tape, sample| {
-            if self.question.filter.is_some_and(|filter| !filter.matches(tape)) {
-                return Ok(());
-            }
-            let mut group = String::new();
-            meter::write_group(self.question.group_by, tape, &mut group);
-            let key = (self.window(sample.at), self.row_customer(customer), group);
-            answer.states.entry(key).or_insert_with(|| State::empty(meter.kind)).add(sample).map_err(unreadable)
-        })
+        let scope = raw::Scope {
+            tenant: self.question.tenant,
+            customer: self.question.customer,
+            event_name: &meter.event_name,
+            from,
+            to,
+            batch: None,
+        };
+        raw::samples(
+            &scope,
+            std::slice::from_ref(meter),
+            &self.base.secret,
+            See::Statement,
+            |customer, meter, tape, sample| {
+                if self.question.filter.is_some_and(|filter| !filter.matches(tape)) {
+                    return Ok(());
+                }
+                let mut group = String::new();
+                meter::write_group(self.question.group_by, tape, &mut group);
+                let key = (self.window(sample.at), self.row_customer(customer), group);
+                answer.states.entry(key).or_insert_with(|| State::empty(meter.kind)).add(sample).map_err(unreadable)
+            },
+        )
     }
 
     /// Windows are contiguous, so the window of a time is found by its end.
@@ -351,7 +413,8 @@ fn values_of(group: &str) -> Outcome<Vec<&serde_json::value::RawValue>> {
     if group.is_empty() {
         return Ok(Vec::new());
     }
-    serde_json::from_str(group).map_err(|error| Fail::corrupt("a stored group key is not a JSON array").detail(format!("{group}: {error}")))
+    serde_json::from_str(group)
+        .map_err(|error| Fail::corrupt("a stored group key is not a JSON array").detail(format!("{group}: {error}")))
 }
 
 /// The group of an answer as a JSON object of property and value; None when the question did not group.
@@ -360,7 +423,11 @@ pub fn group_object(names: &[String], group: &str) -> Outcome<Option<String>> {
         return Ok(None);
     }
     let values = values_of(group)?;
-    let members: Vec<String> = names.iter().zip(&values).map(|(name, value)| format!("{}:{}", serde_json::Value::from(name.as_str()), value.get())).collect();
+    let members: Vec<String> = names
+        .iter()
+        .zip(&values)
+        .map(|(name, value)| format!("{}:{}", serde_json::Value::from(name.as_str()), value.get()))
+        .collect();
     Ok(Some(format!("{{{}}}", members.join(","))))
 }
 
@@ -370,6 +437,9 @@ fn unreadable(error: StateError) -> Fail {
 
 fn gone(meter: &str, from: i64) -> Fail {
     let shown = jiff::Timestamp::from_microsecond(from).map_or_else(|_| from.to_string(), |time| time.to_string());
-    Fail::new(SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("usage of meter \"{meter}\" in this period can no longer be answered exactly"))
-        .hint(format!("Ask for whole UTC days before {shown}, or for a period that starts there."))
+    Fail::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("usage of meter \"{meter}\" in this period can no longer be answered exactly"),
+    )
+    .hint(format!("Ask for whole UTC days before {shown}, or for a period that starts there."))
 }

@@ -63,7 +63,10 @@ fn check(meter_key: Option<&str>, from: i64, to: i64) -> Outcome<Vec<Row>> {
     let tenant = settings::tenant();
     let secret = meters::secret()?;
     let mut versions: Vec<(String, Rc<Meter>)> = Vec::new();
-    let sql = format!("SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND ($2::text IS NULL OR meter_key = $2) ORDER BY id", meters::COLUMNS);
+    let sql = format!(
+        "SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND ($2::text IS NULL OR meter_key = $2) ORDER BY id",
+        meters::COLUMNS
+    );
     spi::run(&sql, &[tenant.as_str().into(), meter_key.into()], See::Statement, |row| {
         versions.push((row.text(1)?, meters::read(row)?));
         Ok(())
@@ -110,22 +113,39 @@ impl Audit<'_> {
     /// Raw events of a day against its hours.
     fn hours(&self, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
         let mut expected = States::default();
-        let scope = raw::Scope { tenant: self.tenant, customer: None, event_name: &self.meter.event_name, from, to, batch: None };
-        raw::samples(&scope, std::slice::from_ref(self.meter), self.secret, See::Statement, |customer, meter, tape, sample| {
-            let mut group = String::new();
-            meter.group(tape, &mut group);
-            expected
-                .entry((customer.to_string(), group, hour_of(sample.at)))
-                .or_insert_with(|| State::empty(meter.kind))
-                .add(sample)
-                .map_err(|error| Fail::corrupt(error.to_string()))
-        })?;
+        let scope = raw::Scope {
+            tenant: self.tenant,
+            customer: None,
+            event_name: &self.meter.event_name,
+            from,
+            to,
+            batch: None,
+        };
+        raw::samples(
+            &scope,
+            std::slice::from_ref(self.meter),
+            self.secret,
+            See::Statement,
+            |customer, meter, tape, sample| {
+                let mut group = String::new();
+                meter.group(tape, &mut group);
+                expected
+                    .entry((customer.to_string(), group, hour_of(sample.at)))
+                    .or_insert_with(|| State::empty(meter.kind))
+                    .add(sample)
+                    .map_err(|error| Fail::corrupt(error.to_string()))
+            },
+        )?;
         let mut found = self.stored("h", from, to)?;
         self.add_deltas(from, to, &mut found)?;
         let dirty = self.dirty()?;
-        let floor = spi::one("SELECT hour_floor FROM meterflow.fold_state", &[], See::Statement, |row| row.time(0))?.unwrap_or(i64::MIN);
+        let floor = spi::one("SELECT hour_floor FROM meterflow.fold_state", &[], See::Statement, |row| row.time(0))?
+            .unwrap_or(i64::MIN);
         let usable = |key: &(String, String, i64)| {
-            key.2 >= floor && !dirty.iter().any(|(customer, low, high)| customer.as_ref().is_none_or(|customer| *customer == key.0) && (*low..*high).contains(&key.2))
+            key.2 >= floor
+                && !dirty.iter().any(|(customer, low, high)| {
+                    customer.as_ref().is_none_or(|customer| *customer == key.0) && (*low..*high).contains(&key.2)
+                })
         };
         self.compare("rollup differs from raw events", "h", expected, found, usable, rows);
         Ok(())
@@ -134,7 +154,7 @@ impl Audit<'_> {
     /// Rollups of a grain against the finer ones they were made from, where both are stored.
     fn climbed(&self, grain: &str, finer: &str, unit: &str, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
         let sql = format!(
-            "WITH base AS (SELECT CASE WHEN $3 = 'd' THEN closed_day ELSE closed_month END AS closed, CASE WHEN $3 = 'd' THEN hour_floor ELSE day_floor END AS floor FROM meterflow.fold_state), \
+            "WITH base AS (SELECT CASE WHEN $3 = 'd' THEN closed_day ELSE closed_month END AS closed, CASE WHEN $3 = 'd' THEN greatest(hour_floor, day_floor) ELSE day_floor END AS floor FROM meterflow.fold_state), \
                   fine AS (SELECT customer_id, group_key, date_trunc('{unit}', bucket, 'UTC') AS bucket, meterflow.merge(state) AS state \
                              FROM meterflow.rollups, base WHERE tenant_id = $1 AND meter_id = $2 AND grain = $4::\"char\" AND bucket >= floor AND bucket < closed GROUP BY 1, 2, 3), \
                   coarse AS (SELECT customer_id, group_key, bucket, meterflow.merge(state) AS state \
@@ -145,7 +165,8 @@ impl Audit<'_> {
                                   AND r.from_time < bucket + interval '1 {unit}' AND r.to_time > bucket) \
               LIMIT 1000"
         );
-        let args = [self.tenant.into(), self.meter.id.into(), grain.into(), finer.into(), spi::time(from), spi::time(to)];
+        let args =
+            [self.tenant.into(), self.meter.id.into(), grain.into(), finer.into(), spi::time(from), spi::time(to)];
         spi::run(&sql, &args, See::Statement, |row| {
             let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
             rows.push((
@@ -190,7 +211,11 @@ impl Audit<'_> {
                         for entry in delta::entries(packed) {
                             let entry = entry.map_err(|error| Fail::corrupt(error.to_string()))?;
                             if entry.meter == self.meter.id && (from..to).contains(&entry.bucket) {
-                                merge(states, (customer.to_string(), entry.group.to_string(), entry.bucket), entry.state)?;
+                                merge(
+                                    states,
+                                    (customer.to_string(), entry.group.to_string(), entry.bucket),
+                                    entry.state,
+                                )?;
                             }
                         }
                     }
@@ -214,7 +239,15 @@ impl Audit<'_> {
         Ok(dirty)
     }
 
-    fn compare(&self, problem: &str, grain: &str, mut expected: States, found: States, usable: impl Fn(&(String, String, i64)) -> bool, rows: &mut Vec<Row>) {
+    fn compare(
+        &self,
+        problem: &str,
+        grain: &str,
+        mut expected: States,
+        found: States,
+        usable: impl Fn(&(String, String, i64)) -> bool,
+        rows: &mut Vec<Row>,
+    ) {
         let mut report = |key: (String, String, i64), expected: Option<State>, found: Option<State>| {
             let hex = |state: Option<State>| {
                 state.map(|state| {
@@ -225,7 +258,16 @@ impl Audit<'_> {
             };
             if usable(&key) {
                 let (customer, group, bucket) = key;
-                rows.push((problem.to_string(), Some(self.key.to_string()), Some(customer), Some(group), Some(grain.to_string()), Some(timestamptz(bucket)), hex(expected), hex(found)));
+                rows.push((
+                    problem.to_string(),
+                    Some(self.key.to_string()),
+                    Some(customer),
+                    Some(group),
+                    Some(grain.to_string()),
+                    Some(timestamptz(bucket)),
+                    hex(expected),
+                    hex(found),
+                ));
             }
         };
         for (key, found) in found {
@@ -244,7 +286,9 @@ impl Audit<'_> {
 fn merge(states: &mut States, key: (String, String, i64), bytes: &[u8]) -> Outcome<()> {
     let state = State::decode(bytes).map_err(|error| Fail::corrupt(error.to_string()))?;
     match states.entry(key) {
-        std::collections::hash_map::Entry::Occupied(mut merged) => merged.get_mut().merge(&state).map_err(|error| Fail::corrupt(error.to_string())),
+        std::collections::hash_map::Entry::Occupied(mut merged) => {
+            merged.get_mut().merge(&state).map_err(|error| Fail::corrupt(error.to_string()))
+        }
         std::collections::hash_map::Entry::Vacant(place) => {
             place.insert(state);
             Ok(())
@@ -263,7 +307,16 @@ fn keys(tenant: &str, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
         See::Statement,
         |row| {
             let identity = format!("source {:?}, transaction_id {:?}", row.text(0)?, row.text(1)?);
-            rows.push((format!("event stored more than once: {identity}"), None, None, None, None, None, Some("1".to_string()), Some(row.text(2)?)));
+            rows.push((
+                format!("event stored more than once: {identity}"),
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some("1".to_string()),
+                Some(row.text(2)?),
+            ));
             Ok(())
         },
     )?;
@@ -276,7 +329,16 @@ fn keys(tenant: &str, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
         &[],
         See::Statement,
         |row| {
-            rows.push(("events and dedup keys differ in number".to_string(), None, None, None, None, None, Some(row.int8(0)?.to_string()), Some(row.int8(1)?.to_string())));
+            rows.push((
+                "events and dedup keys differ in number".to_string(),
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(row.int8(0)?.to_string()),
+                Some(row.int8(1)?.to_string()),
+            ));
             Ok(())
         },
     )?;

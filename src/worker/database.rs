@@ -146,7 +146,8 @@ fn serve(extension: i64) {
                 job.run();
             }
         }
-        let next = jobs.iter().map(|job| job.due).min().map_or(TICK, |due| due.saturating_duration_since(Instant::now()));
+        let next =
+            jobs.iter().map(|job| job.due).min().map_or(TICK, |due| due.saturating_duration_since(Instant::now()));
         if !next.is_zero() {
             pg::wait(next.min(TICK));
         }

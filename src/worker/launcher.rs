@@ -80,14 +80,16 @@ fn remember(databases: &mut HashMap<u32, Database>, found: Vec<(u32, String)>) {
     let now = Instant::now();
     databases.retain(|oid, database| database.worker.is_some() || found.iter().any(|(there, _)| there == oid));
     for (oid, name) in found {
-        let new = Database { name: String::new(), worker: None, started: now, due: now, delay: interval(), rang: false };
+        let new =
+            Database { name: String::new(), worker: None, started: now, due: now, delay: interval(), rang: false };
         databases.entry(oid).or_insert(new).name = name;
     }
 }
 
 /// Notices that a worker has ended, and decides when the database is tried again.
 fn reap(database: &mut Database) {
-    let ended = database.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
+    let ended =
+        database.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
     if !ended {
         return;
     }
@@ -123,7 +125,10 @@ fn start(databases: &mut HashMap<u32, Database>, complained: &mut bool) {
                     state: pgrx::PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                     message: format!("meterflow could not start a worker for database \"{}\"", database.name),
                     detail: Some("All worker processes of the server are in use. It will be tried again.".to_string()),
-                    hint: Some("Raise max_worker_processes, or name the databases that need a worker in meterflow.databases.".to_string()),
+                    hint: Some(
+                        "Raise max_worker_processes, or name the databases that need a worker in meterflow.databases."
+                            .to_string(),
+                    ),
                 },
             );
         }

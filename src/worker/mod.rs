@@ -76,7 +76,9 @@ pub fn register() {
 
 /// Whether the settings give this database a worker.
 fn wanted(database: &str) -> bool {
-    let listed = |list: &str| list.split(',').map(|name| name.trim().trim_matches('"')).any(|name| name == "*" || name == database);
+    let listed = |list: &str| {
+        list.split(',').map(|name| name.trim().trim_matches('"')).any(|name| name == "*" || name == database)
+    };
     WORKERS.get() && DATABASES.get().is_some_and(|list| listed(&list.to_string_lossy()))
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
 
@@ -58,9 +58,12 @@ fn every_event_counts_once_after_any_crash() {
                 let before = sent.load(Ordering::Relaxed);
                 until("clients are at work again", || sent.load(Ordering::Relaxed) > before + 3 || stop.load(Ordering::Relaxed));
                 std::thread::sleep(Duration::from_millis(rng.range(0..700) as u64));
+                let began = Instant::now();
                 strike(&server, fault);
                 let mut client = wait_for_server(&server);
+                let back = began.elapsed();
                 assert_verified(&mut client);
+                eprintln!("{fault:?}: back after {back:.1?}, verified in {:.1?}", began.elapsed() - back);
             }
         });
         let done: Vec<Done> = clients.into_iter().map(|it| it.join().expect("a client that never fails")).collect();
@@ -96,7 +99,7 @@ impl Drop for StopAtEnd<'_> {
 /// The n-th batch of a client: the same whenever it is made.
 fn batch(seed: u64, client: u64, number: u64, base: i64) -> Vec<Event> {
     let mut rng = Rng::new(seed, client << 32 | number);
-    let size = *rng.pick(&[1, 5, 50, 300]);
+    let size = *rng.pick(&[1, 5, 30, 150]);
     (0..size)
         .map(|i| Event {
             id: format!("{client}-{number}-{i}"),
@@ -146,6 +149,7 @@ fn load(server: &Server, seed: u64, number: u64, stop: &AtomicBool, sent: &Atomi
         }
         next += 1;
         sent.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(rng.range(0..25) as u64));
     }
     Done { batches: next, voided }
 }

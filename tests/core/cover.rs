@@ -14,7 +14,8 @@ fn whole(source: Source, at: i64) -> bool {
 
 /// Times around 2024, to the minute, so that hours, days and months are hit often enough.
 fn time() -> impl Strategy<Value = i64> {
-    (19_700_i64..20_200, 0_i64..24, prop_oneof![Just(0_i64), 0_i64..60]).prop_map(|(day, hour, minute)| day * DAY + hour * HOUR + minute * MINUTE)
+    (19_700_i64..20_200, 0_i64..24, prop_oneof![Just(0_i64), 0_i64..60])
+        .prop_map(|(day, hour, minute)| day * DAY + hour * HOUR + minute * MINUTE)
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
@@ -22,7 +23,13 @@ fn stored() -> impl Strategy<Value = Stored> {
         let closed_day = floor(Source::Day, closed);
         let mut floors = [a, b, c].map(|at| floor(Source::Month, at.min(closed_day)));
         floors.sort_unstable();
-        Stored { closed_day, closed_month: floor(Source::Month, closed_day), day_floor: floors[0], hour_floor: floors[1], raw_floor: floors[2] }
+        Stored {
+            closed_day,
+            closed_month: floor(Source::Month, closed_day),
+            day_floor: floors[0],
+            hour_floor: floors[1],
+            raw_floor: floors[2],
+        }
     })
 }
 
@@ -86,7 +93,13 @@ fn check(piece: &Piece, dirty: &[(i64, i64)], stored: &Stored) -> Result<(), Tes
 
 #[test]
 fn a_closed_month_is_one_piece() {
-    let stored = Stored { closed_day: 20_000 * DAY, closed_month: floor(Source::Month, 20_000 * DAY), hour_floor: i64::MIN, day_floor: i64::MIN, raw_floor: i64::MIN };
+    let stored = Stored {
+        closed_day: 20_000 * DAY,
+        closed_month: floor(Source::Month, 20_000 * DAY),
+        hour_floor: i64::MIN,
+        day_floor: i64::MIN,
+        raw_floor: i64::MIN,
+    };
     let from = floor(Source::Month, 19_800 * DAY);
     let to = ceil(Source::Month, from + DAY);
     assert_eq!(cover(from, to, &[], &stored), Ok(vec![Piece { from, to, source: Source::Month }]));

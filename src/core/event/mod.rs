@@ -92,7 +92,8 @@ pub fn check<'a>(event: Event<'a>, limits: &Limits) -> Result<Event<'a>, Fault> 
     if event.timestamp.is_some_and(|at| !(timestamp::FIRST..=timestamp::LAST).contains(&at)) {
         return Err(Fault::new(Code::InvalidTimestamp, "timestamp is not within the years 1 to 9999"));
     }
-    let mut scanner = Scanner::new(&event.properties, limits.max_depth).map_err(|flaw| Fault::of_text(&event.properties, flaw))?;
+    let mut scanner =
+        Scanner::new(&event.properties, limits.max_depth).map_err(|flaw| Fault::of_text(&event.properties, flaw))?;
     if scanner.peek() != Some(b'{') {
         let message = format!("properties must be a JSON object: {}", excerpt(&event.properties));
         return Err(Fault::new(Code::InvalidProperties, message));
