@@ -92,6 +92,12 @@ fn process(pid: u32) -> Option<Process> {
     Some(Process { pid, parent: fields.get(1)?.parse().ok()?, own, ended })
 }
 
+/// Seconds that a process has run so far; exact while it sleeps.
+pub fn on_cpu(pid: i32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    stat.split(' ').next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).map_or(0.0, |ran| ran / 1e9)
+}
+
 fn machine_cpu() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let fields: Vec<f64> =

@@ -50,7 +50,7 @@ impl Run {
 pub struct Arena {
     pub control: Client,
     sessions: Vec<Client>,
-    machine: Machine,
+    pub machine: Machine,
     name: String,
 }
 
@@ -190,7 +190,14 @@ impl Race {
     }
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+fn median(values: Vec<f64>) -> f64 {
+    percentile(&values, 0.5)
+}
+
+/// The value that this share of them is not above.
+pub fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let place = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(place).copied().unwrap_or(f64::NAN)
 }

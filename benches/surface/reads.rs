@@ -8,7 +8,8 @@ use postgres::types::ToSql;
 use postgres::{Client, Statement};
 
 use crate::doors::{self, Batch, Door};
-use crate::race::Arena;
+use crate::machine;
+use crate::race::{Arena, percentile};
 use crate::server::{self, Result, grouped};
 use crate::workload::{self, DAY, Ids, Rng, Workload};
 use crate::{CUSTOMERS, DATABASE, now, sizes};
@@ -90,12 +91,19 @@ pub struct Plan {
     pub calls: usize,
 }
 
-/// Latencies in milliseconds, sorted.
-struct Latencies(Vec<f64>);
+/// What calls of a question took, in milliseconds.
+#[derive(Default)]
+struct Calls {
+    /// From sending it to having the answer.
+    latency: Vec<f64>,
+    /// Time on a CPU in its backend: not what a user waits, but free of what else the machine does.
+    cpu: Vec<f64>,
+}
 
-impl Latencies {
-    fn at(&self, share: f64) -> f64 {
-        self.0.get(((self.0.len() as f64 * share) as usize).min(self.0.len() - 1)).copied().unwrap_or(f64::NAN)
+impl Calls {
+    /// Median and 99th percentile of the latency, 99th of the CPU.
+    fn figures(&self) -> [f64; 3] {
+        [percentile(&self.latency, 0.5), percentile(&self.latency, 0.99), percentile(&self.cpu, 0.99)]
     }
 }
 
@@ -109,7 +117,7 @@ pub fn measure(plan: &Plan) -> Result<()> {
         "\nOne customer of {CUSTOMERS}, each as likely, over the last 30 days, while {BACKGROUND_SESSIONS} sessions ingest {} events/s",
         grouped(BACKGROUND_SESSIONS as f64 * BACKGROUND_BATCH as f64 / BACKGROUND_PAUSE.as_secs_f64()),
     );
-    let mut measured: Vec<Vec<(String, Latencies)>> = Vec::new();
+    let mut measured = Vec::new();
     let mut stored = 0;
     for &size in &plan.sizes {
         load(&mut arena, Workload::new(100 + size, Ids::Random, CUSTOMERS, (month.0, now()), size - stored))?;
@@ -126,7 +134,7 @@ pub fn measure(plan: &Plan) -> Result<()> {
 fn load(arena: &mut Arena, workload: Workload) -> Result<()> {
     const CHUNK: u64 = 200_000;
     arena.control.batch_execute("DROP INDEX IF EXISTS raw_usage_idx")?;
-    let (began, mut sending) = (Instant::now(), 0.0);
+    let (began, cpu, mut sending) = (Instant::now(), arena.machine.cpu(), 0.0);
     for first in (0..workload.len).step_by(CHUNK as usize) {
         let events = CHUNK.min(workload.len - first);
         sending += arena.send(Door::Json, &Door::Json.batches(&workload, first, events)?)?.0;
@@ -134,9 +142,10 @@ fn load(arena: &mut Arena, workload: Workload) -> Result<()> {
     }
     server::settle(&mut arena.control)?;
     println!(
-        "  loaded {} events of 30 days by ingest(json) at {} events/s ({:.0} s in all)",
+        "  loaded {} events of 30 days by ingest(json) at {} events/s; folding them took {:.1} s of CPU a million ({:.0} s in all)",
         grouped(workload.len as f64),
         grouped(workload.len as f64 / sending),
+        (arena.machine.cpu() - cpu).worker / workload.len as f64 * 1e6,
         began.elapsed().as_secs_f64(),
     );
     arena.control.batch_execute(BASELINE_INDEX)?;
@@ -147,7 +156,7 @@ fn load(arena: &mut Arena, workload: Workload) -> Result<()> {
 }
 
 /// Asks all questions in turn, so that whatever goes on meets them alike.
-fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result<Vec<(String, Latencies)>> {
+fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result<Vec<(String, Calls)>> {
     // The baseline is slower and needs fewer calls for as good a picture.
     const BASELINE_EVERY: usize = 4;
     let mut statements =
@@ -161,7 +170,8 @@ fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result
             BASELINE_EVERY,
         ));
     }
-    let mut times = vec![Vec::new(); statements.len()];
+    let mut calls: Vec<Calls> = statements.iter().map(|_| Calls::default()).collect();
+    let backend: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
     let mut rng = Rng::new(7);
     let stop = AtomicBool::new(false);
     let sent = AtomicU64::new(0);
@@ -178,11 +188,12 @@ fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result
         thread::sleep(Duration::from_secs(2)); // until its rows are everywhere: table, deltas, rollups
         let asked = (0..plan.calls).try_for_each(|call| -> Result<()> {
             let customer = workload::customer_id(rng.below(u64::from(CUSTOMERS)) as u32);
-            for ((_, statement, takes_month, every), times) in statements.iter().zip(&mut times) {
+            for ((_, statement, takes_month, every), calls) in statements.iter().zip(&mut calls) {
                 if call.is_multiple_of(*every) {
-                    let began = Instant::now();
+                    let (cpu, began) = (machine::on_cpu(backend), Instant::now());
                     answer(client, statement, &customer, takes_month.then_some(month))?;
-                    times.push(began.elapsed().as_secs_f64() * 1e3);
+                    calls.latency.push(began.elapsed().as_secs_f64() * 1e3);
+                    calls.cpu.push((machine::on_cpu(backend) - cpu) * 1e3);
                 }
             }
             Ok(())
@@ -197,14 +208,7 @@ fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result
         began.elapsed().as_secs_f64(),
         grouped(sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()),
     );
-    Ok(statements
-        .into_iter()
-        .zip(times)
-        .map(|((name, ..), mut times)| {
-            times.sort_unstable_by(f64::total_cmp);
-            (name, Latencies(times))
-        })
-        .collect())
+    Ok(statements.into_iter().map(|(name, ..)| name).zip(calls).collect())
 }
 
 fn answer(
@@ -266,20 +270,21 @@ fn check(client: &mut Client, month: (i64, i64)) -> Result<()> {
     Ok(())
 }
 
-fn print(plan: &Plan, measured: &[Vec<(String, Latencies)>]) {
+fn print(plan: &Plan, measured: &[Vec<(String, Calls)>]) {
     let several = measured.len() > 1;
-    print!("\n{:34}", "Latency in ms");
-    plan.sizes.iter().for_each(|&size| print!(" {:>20}", format!("{} events", grouped(size as f64))));
-    print!("{}\n{:34}", if several { "          10 x events" } else { "" }, "");
-    (0..measured.len() + usize::from(several)).for_each(|_| print!(" {:>10} {:>9}", "p50", "p99"));
+    print!("\n{:34}", "Milliseconds a call");
+    plan.sizes.iter().for_each(|&size| print!(" {:>26}", format!("{} events", grouped(size as f64))));
+    print!("{}\n{:34}", if several { "      growth with the events" } else { "" }, "");
+    (0..measured.len() + usize::from(several)).for_each(|_| print!(" {:>8} {:>8} {:>8}", "p50", "p99", "CPU p99"));
     println!();
     for (i, (name, first)) in measured[0].iter().enumerate() {
         print!("  {name:32}");
-        measured.iter().for_each(|lines| print!(" {:>10.3} {:>9.3}", lines[i].1.at(0.5), lines[i].1.at(0.99)));
+        measured.iter().flat_map(|lines| lines[i].1.figures()).for_each(|figure| print!(" {figure:>8.3}"));
         if let Some(last) = measured.last().filter(|_| several) {
-            let grown = |share: f64| last[i].1.at(share) / first.at(share);
-            print!(" {:>9.2}x {:>8.2}x", grown(0.5), grown(0.99));
+            let figures = last[i].1.figures().into_iter().zip(first.figures());
+            figures.for_each(|(last, first)| print!(" {:>7.2}x", last / first));
         }
         println!();
     }
+    println!("  CPU: time that the backend ran, whatever else wanted the cores");
 }

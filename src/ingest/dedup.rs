@@ -5,8 +5,9 @@
 //! the first. Older generations, and the current one when a sample shows retries, are probed with the newest
 //! snapshot: hits are duplicates, or conflicts when another payload was sent. The rest are inserted into every generation of
 //! `engine.insert_generations`. The unique index is the only authority: an insert that meets a rival is settled by
-//! `Generation::decide`, which waits for a rival in flight; if the rival commits, our key row is deleted again and the
-//! event is a duplicate, if it rolls back, ours stays.
+//! `Generation::decide` before the next key is inserted, so that no two batches wait for each other. It waits for a rival
+//! in flight; if the rival commits, our key row is deleted again and the event is a duplicate, if it rolls back, ours
+//! stays.
 //!
 //! Rotation of generations keeps this strict: see `rotate.rs`.
 //!
@@ -67,27 +68,24 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
             .flat_map(|c| [bulk::uuid(&c.key), bulk::int8(c.payload), bulk::int8(pg_micros(c.at))])
             .collect();
         let mut table = Table::open(oid)?;
-        let appended = table.append(&values, KEY_COLUMNS)?;
+        let rivals = Generation::open(oid)?;
         let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
-        if !appended.conflicts.is_empty() {
-            let rivals = Generation::open(oid)?;
+        let tids =
+            table.append(&values, KEY_COLUMNS, |row, tid| known[row] = rivals.decide(&candidates[row].key, tid))?;
+        if known.iter().any(Option::is_some) {
             // A row can be deleted again only by a later command than the one that made it.
             lock::command_done();
-            for row in appended.conflicts {
-                let key = &candidates[row].key;
-                known[row] = rivals.decide(key, appended.tids[row]);
-                if known[row].is_some() {
-                    table.retract(appended.tids[row]);
-                    for (earlier, tids) in &mut placed {
-                        if let Some(&tid) = tids.get(key) {
-                            earlier.retract(tid);
-                        }
-                    }
+        }
+        for row in (0..tids.len()).filter(|&row| known[row].is_some()) {
+            table.retract(tids[row]);
+            for (earlier, tids) in &mut placed {
+                if let Some(&tid) = tids.get(&candidates[row].key) {
+                    earlier.retract(tid);
                 }
             }
         }
         if fenced.engine.insert_generations.len() > 1 {
-            placed.push((table, candidates.iter().map(|c| c.key).zip(appended.tids).collect()));
+            placed.push((table, candidates.iter().map(|c| c.key).zip(tids).collect()));
         }
         settle(candidates, &known, report);
     }

@@ -27,14 +27,6 @@ struct Index {
     unique: bool,
 }
 
-/// Where appended rows are, and which of them (positions in the call) met another row with their key in a unique
-/// index: both stay until the caller decides.
-#[derive(Default)]
-pub struct Appended {
-    pub tids: Vec<pg_sys::ItemPointerData>,
-    pub conflicts: Vec<usize>,
-}
-
 impl Table {
     pub fn open(oid: pg_sys::Oid) -> Outcome<Table> {
         // SAFETY: relations and index descriptions are opened here and closed in drop; IndexInfo lives in the
@@ -70,11 +62,18 @@ impl Table {
         }
     }
 
-    /// Appends rows given row by row in `values` (`width` datums each). Returns the rows that have a possible rival
-    /// in a unique index: rows inserted earlier, and concurrent ones whose transaction may still roll back. Such
-    /// rows are in the table all the same (as for a deferred constraint); see `keys.rs` for the decision.
-    pub fn append(&mut self, values: &[pg_sys::Datum], width: usize) -> Outcome<Appended> {
-        let mut appended = Appended::default();
+    /// Appends rows given row by row in `values` (`width` datums each); returns where they are.
+    ///
+    /// A row that meets another with its key in a unique index stays in all the same (as for a deferred constraint);
+    /// `rival` is called with its position and place before the next row enters the index. So sessions that append
+    /// rows in one order of keys meet each other in that order, and those that wait in `rival` can't wait in a circle.
+    pub fn append(
+        &mut self,
+        values: &[pg_sys::Datum],
+        width: usize,
+        mut rival: impl FnMut(usize, pg_sys::ItemPointerData),
+    ) -> Outcome<Vec<pg_sys::ItemPointerData>> {
+        let mut tids = Vec::with_capacity(values.len() / width);
         // SAFETY: rel is open and locked; slots match its columns (checked by SlotPool); datums are valid for this
         // call by contract of the callers, who keep arenas and contexts alive.
         unsafe {
@@ -91,8 +90,8 @@ impl Table {
                         pg_sys::ExecStoreVirtualTuple(slot);
                     }
                     pg_sys::heap_multi_insert(self.rel, slots.as_mut_ptr(), rows as i32, cid, 0, std::ptr::null_mut());
-                    let first = appended.tids.len();
-                    appended.tids.extend(slots[..rows].iter().map(|&slot| (*slot).tts_tid));
+                    let first = tids.len();
+                    tids.extend(slots[..rows].iter().map(|&slot| (*slot).tts_tid));
                     let mut key = [pg_sys::Datum::from(0); pg_sys::INDEX_MAX_KEYS as usize];
                     let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
                     for index in &self.indexes {
@@ -105,7 +104,7 @@ impl Table {
                             for (k, &column) in index.columns.iter().enumerate() {
                                 key[k] = row[column];
                             }
-                            let mut tid = appended.tids[first + i];
+                            let mut tid = tids[first + i];
                             let alone = pg_sys::index_insert(
                                 index.rel,
                                 key.as_mut_ptr(),
@@ -117,7 +116,7 @@ impl Table {
                                 index.info,
                             );
                             if index.unique && !alone {
-                                appended.conflicts.push(first + i);
+                                rival(first + i, tids[first + i]);
                             }
                         }
                     }
@@ -125,7 +124,7 @@ impl Table {
                 })?;
             }
         }
-        Ok(appended)
+        Ok(tids)
     }
 
     /// Takes back a row this transaction has appended.

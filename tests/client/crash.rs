@@ -51,7 +51,7 @@ fn every_event_counts_once_after_any_crash() {
         let chaos = scope.spawn(|| {
             let _stop = StopAtEnd(&stop);
             let mut rng = Rng::new(seed, 1000);
-            for round in 0..rounds(8) {
+            for round in 0..rounds(6) {
                 let all = [Fault::KillBackend, Fault::KillWorker, Fault::KillPostmaster, Fault::StopImmediate];
                 // Each at least once in a short run.
                 let fault = if round < 4 { all[round as usize] } else { *rng.pick(&all) };
@@ -99,7 +99,7 @@ impl Drop for StopAtEnd<'_> {
 /// The n-th batch of a client: the same whenever it is made.
 fn batch(seed: u64, client: u64, number: u64, base: i64) -> Vec<Event> {
     let mut rng = Rng::new(seed, client << 32 | number);
-    let size = *rng.pick(&[1, 5, 30, 150]);
+    let size = *rng.pick(&[1, 5, 20, 60]);
     (0..size)
         .map(|i| Event {
             id: format!("{client}-{number}-{i}"),
