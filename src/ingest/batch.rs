@@ -400,7 +400,7 @@ fn write_events(tenant: &str, candidates: &[Candidate<'_>], leaves: &[Leaf]) -> 
             values.extend(texts.map(|text| arena.datum(text)));
         }
         let Some(first) = part.first() else { continue };
-        Table::open(leaves[first.leaf].oid)?.append(&values, EVENT_COLUMNS, |_, _| ())?;
+        Table::open(leaves[first.leaf].oid)?.append(&values, EVENT_COLUMNS, |_| Ok(true))?;
     }
     Ok(())
 }
@@ -462,7 +462,7 @@ pub fn append_deltas(tenant: &str, fenced: &Fenced, mut customers: Vec<(i16, &st
         values.push(arena.datum(entries));
     }
     let slot = session::relation(&format!("deltas_{}", fenced.engine.open_slot))?;
-    Table::open(slot)?.append(&values, DELTA_COLUMNS, |_, _| ())?;
+    Table::open(slot)?.append(&values, DELTA_COLUMNS, |_| Ok(true))?;
     Ok(())
 }
 
@@ -478,6 +478,8 @@ pub fn write_batch_row(tenant: &str, fenced: &Fenced, counts: [i32; 3]) -> Outco
     ];
     values.extend(counts.map(bulk::int4));
     let width = values.len();
-    Table::open(session::relation("batches")?)?.append(&values, width, |_, _| ())?;
+    Table::open(session::relation("batches")?)?.append(&values, width, |_| {
+        Err(Fail::corrupt("a batch number was drawn twice").detail(format!("Batch {}.", fenced.batch)))
+    })?;
     Ok(())
 }

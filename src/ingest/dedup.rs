@@ -4,10 +4,8 @@
 //! Keys are sorted (one order for all sessions, and neighbours in the index) and equal keys in the batch collapse to
 //! the first. Older generations, and the current one when a sample shows retries, are probed with the newest
 //! snapshot: hits are duplicates, or conflicts when another payload was sent. The rest are inserted into every generation of
-//! `engine.insert_generations`. The unique index is the only authority: an insert that meets a rival is settled by
-//! `Generation::decide` before the next key is inserted, so that no two batches wait for each other. It waits for a rival
-//! in flight; if the rival commits, our key row is deleted again and the event is a duplicate, if it rolls back, ours
-//! stays.
+//! `engine.insert_generations`. The unique index is the only authority: a contested key is settled (`pg/keys.rs`)
+//! before the next is inserted; it waits for a rival in flight, and if that commits, the event is a duplicate.
 //!
 //! Rotation of generations keeps this strict: see `rotate.rs`.
 //!
@@ -24,7 +22,7 @@ use crate::pg::bulk::{self, Table};
 use crate::pg::datum::pg_micros;
 use crate::pg::error::Outcome;
 use crate::pg::keys::{Generation, Known};
-use crate::pg::{lock, session};
+use crate::pg::session;
 
 use super::batch::{Candidate, Failure, Report};
 use super::engine::Fenced;
@@ -70,22 +68,20 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
         let mut table = Table::open(oid)?;
         let rivals = Generation::open(oid)?;
         let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
-        let tids =
-            table.append(&values, KEY_COLUMNS, |row, tid| known[row] = rivals.decide(&candidates[row].key, tid))?;
-        if known.iter().any(Option::is_some) {
-            // A row can be deleted again only by a later command than the one that made it.
-            lock::command_done();
-        }
+        let tids = table.append(&values, KEY_COLUMNS, |row| {
+            known[row] = rivals.rival(&candidates[row].key);
+            Ok(known[row].is_some())
+        })?;
         for row in (0..tids.len()).filter(|&row| known[row].is_some()) {
-            table.retract(tids[row]);
-            for (earlier, tids) in &mut placed {
+            for (earlier, tids) in &placed {
                 if let Some(&tid) = tids.get(&candidates[row].key) {
                     earlier.retract(tid);
                 }
             }
         }
         if fenced.engine.insert_generations.len() > 1 {
-            placed.push((table, candidates.iter().map(|c| c.key).zip(tids).collect()));
+            let tids = candidates.iter().map(|c| c.key).zip(tids).filter_map(|(key, tid)| Some((key, tid?)));
+            placed.push((table, tids.collect()));
         }
         settle(candidates, &known, report);
     }

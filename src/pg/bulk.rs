@@ -62,75 +62,99 @@ impl Table {
         }
     }
 
-    /// Appends rows given row by row in `values` (`width` datums each); returns where they are.
+    /// Appends rows given row by row in `values` (`width` datums each); says where each is, or None if it lost.
     ///
-    /// A row that meets another with its key in a unique index stays in all the same (as for a deferred constraint);
-    /// `rival` is called with its position and place before the next row enters the index. So sessions that append
-    /// rows in one order of keys meet each other in that order, and those that wait in `rival` can't wait in a circle.
+    /// A row that meets another with its key in a unique index is taken back at once, and `contested` is asked with its
+    /// position: true if the key is taken for good, false if it is free again and the row shall be tried anew. All this
+    /// happens before the next row enters the index; see `keys.rs` for what follows from that.
     pub fn append(
         &mut self,
         values: &[pg_sys::Datum],
         width: usize,
-        mut rival: impl FnMut(usize, pg_sys::ItemPointerData),
-    ) -> Outcome<Vec<pg_sys::ItemPointerData>> {
+        mut contested: impl FnMut(usize) -> Outcome<bool>,
+    ) -> Outcome<Vec<Option<pg_sys::ItemPointerData>>> {
         let mut tids = Vec::with_capacity(values.len() / width);
-        // SAFETY: rel is open and locked; slots match its columns (checked by SlotPool); datums are valid for this
-        // call by contract of the callers, who keep arenas and contexts alive.
-        unsafe {
-            let cid = pg_sys::GetCurrentCommandId(true);
-            for chunk in values.chunks(ROWS_PER_CALL * width) {
-                let rows = chunk.len() / width;
-                SLOTS.with_borrow_mut(|pool| -> Outcome<()> {
-                    let slots = pool.of((*self.rel).rd_att, width, rows)?;
-                    for (i, row) in chunk.chunks_exact(width).enumerate() {
-                        let slot = slots[i];
+        for chunk in values.chunks(ROWS_PER_CALL * width) {
+            let first = tids.len();
+            SLOTS.with_borrow_mut(|pool| -> Outcome<()> {
+                // SAFETY: rel is open and locked; slots match its columns (checked by SlotPool); datums are valid for
+                // this call by contract of the callers, who keep arenas and contexts alive.
+                unsafe {
+                    let slots = pool.of((*self.rel).rd_att, width, chunk.len() / width)?;
+                    for (row, &mut slot) in chunk.chunks_exact(width).zip(slots.iter_mut()) {
                         (*slot).tts_flags |= pg_sys::TTS_FLAG_EMPTY as u16;
                         std::ptr::copy_nonoverlapping(row.as_ptr(), (*slot).tts_values, width);
                         std::ptr::write_bytes((*slot).tts_isnull, 0, width);
                         pg_sys::ExecStoreVirtualTuple(slot);
                     }
-                    pg_sys::heap_multi_insert(self.rel, slots.as_mut_ptr(), rows as i32, cid, 0, std::ptr::null_mut());
-                    let first = tids.len();
-                    tids.extend(slots[..rows].iter().map(|&slot| (*slot).tts_tid));
-                    let mut key = [pg_sys::Datum::from(0); pg_sys::INDEX_MAX_KEYS as usize];
-                    let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
+                    let slots = &mut slots[..chunk.len() / width];
+                    self.put(slots);
+                    tids.extend(slots.iter().map(|&slot| Some((*slot).tts_tid)));
                     for index in &self.indexes {
-                        let check = if index.unique {
-                            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL
-                        } else {
-                            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
-                        };
                         for (i, row) in chunk.chunks_exact(width).enumerate() {
-                            for (k, &column) in index.columns.iter().enumerate() {
-                                key[k] = row[column];
-                            }
-                            let mut tid = tids[first + i];
-                            let alone = pg_sys::index_insert(
-                                index.rel,
-                                key.as_mut_ptr(),
-                                nulls.as_mut_ptr(),
-                                &mut tid,
-                                self.rel,
-                                check,
-                                false,
-                                index.info,
-                            );
-                            if index.unique && !alone {
-                                rival(first + i, tids[first + i]);
+                            while let Some(tid) = tids[first + i] {
+                                if index.insert(self.rel, row, tid) {
+                                    break;
+                                }
+                                self.retract(tid);
+                                tids[first + i] = if contested(first + i)? {
+                                    None
+                                } else {
+                                    self.put(&mut slots[i..=i]);
+                                    Some((*slots[i]).tts_tid)
+                                };
                             }
                         }
                     }
-                    Ok(())
-                })?;
-            }
+                }
+                Ok(())
+            })?;
         }
         Ok(tids)
     }
 
+    /// Writes the rows in `slots` to the table, not yet to its indexes.
+    ///
+    /// SAFETY: the slots hold rows of this table.
+    unsafe fn put(&self, slots: &mut [*mut pg_sys::TupleTableSlot]) {
+        // SAFETY: by contract.
+        unsafe {
+            let cid = pg_sys::GetCurrentCommandId(true);
+            pg_sys::heap_multi_insert(self.rel, slots.as_mut_ptr(), slots.len() as i32, cid, 0, std::ptr::null_mut());
+        }
+    }
+
     /// Takes back a row this transaction has appended.
-    pub fn retract(&mut self, mut tid: pg_sys::ItemPointerData) {
-        // SAFETY: the row is our own, so the delete neither waits nor fails.
-        unsafe { pg_sys::simple_heap_delete(self.rel, &mut tid) }
+    pub fn retract(&self, mut tid: pg_sys::ItemPointerData) {
+        // SAFETY: the row is our own, so the delete neither waits nor fails; only a later command than the one that
+        // made a row can delete it.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::simple_heap_delete(self.rel, &mut tid);
+        }
+    }
+}
+
+impl Index {
+    /// Enters a row; false when another row with its key, committed or in flight, stands in a unique index.
+    ///
+    /// SAFETY: the row stands in `rel` at `tid`; its datums are valid.
+    unsafe fn insert(&self, rel: pg_sys::Relation, row: &[pg_sys::Datum], mut tid: pg_sys::ItemPointerData) -> bool {
+        let mut key = [pg_sys::Datum::from(0); pg_sys::INDEX_MAX_KEYS as usize];
+        let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
+        for (key, &column) in key.iter_mut().zip(&self.columns) {
+            *key = row[column];
+        }
+        let check = if self.unique {
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL
+        } else {
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
+        };
+        // SAFETY: by contract; without a unique check the result means nothing.
+        let alone = unsafe {
+            pg_sys::index_insert(self.rel, key.as_mut_ptr(), nulls.as_mut_ptr(), &mut tid, rel, check, false, self.info)
+        };
+        alone || !self.unique
     }
 }
 

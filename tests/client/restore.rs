@@ -150,12 +150,10 @@ fn a_restored_dump_goes_on_where_it_was() {
     quietly(place.tool("pg_dump").args(["-d", "source", "-f"]).arg(&plain));
     let counters = "SELECT name, value FROM meterflow.status() WHERE name IN ('accepted', 'duplicates', 'failed', 'pending batches', 'dirty ranges', 'rejected events kept', 'inbox waiting')";
 
-    for target in ["custom", "plain", "parallel", "working"] {
+    for target in ["custom", "plain", "working", "parallel"] {
         eprintln!("restoring: {target}");
-        if target == "working" {
-            // The worker waits until the restore is over, and then starts on what it finds.
-            server.set(&["meterflow.workers = on"]);
-        }
+        // The worker waits until the restore is over, and then starts on what it finds.
+        server.set(&[if target == "working" { "meterflow.workers = on" } else { "meterflow.workers = off" }]);
         run(&mut server.connect("postgres"), &format!("CREATE DATABASE {target}"));
         match target {
             "plain" => quietly(place.tool("psql").args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", target, "-f"]).arg(&plain).stdout(Stdio::null())),
