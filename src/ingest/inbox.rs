@@ -4,6 +4,8 @@
 //! drain works at a time, and a second finds nothing to do: locking row by row so that two could share the work took
 //! as long as ingesting them. A line that is no event becomes a rejected event; it can't block the rest.
 
+use std::cell::Cell;
+
 use pgrx::prelude::*;
 
 use crate::core::event;
@@ -18,7 +20,31 @@ fn drain_inbox(max_rows: i32) -> i64 {
     raise(drain(max_rows))
 }
 
+thread_local! {
+    /// Block to go on from. Deleted rows stay until VACUUM: to begin at the first block each time would read all of a
+    /// backlog again for every part of it.
+    static RESUME_AT: Cell<i64> = const { Cell::new(0) };
+}
+
+/// Deletes up to `max_rows` rows from a block on; returns the last block it took a row from.
+fn take(max_rows: i32, from_block: i64, rows: &mut Vec<(String, i64, String)>) -> Outcome<i64> {
+    let mut last_block = from_block;
+    spi::run(
+        "DELETE FROM meterflow.inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM meterflow.inbox WHERE ctid >= $2::tid LIMIT $1)) \
+         RETURNING tenant_id, received_at, event, (ctid::text::point)[0]::bigint",
+        &[i64::from(max_rows).into(), format!("({from_block},0)").into()],
+        See::Write,
+        |row| {
+            last_block = last_block.max(row.int8(3)?);
+            rows.push((row.text(0)?, row.time(1)?, row.text(2)?));
+            Ok(())
+        },
+    )?;
+    Ok(last_block)
+}
+
 fn drain(max_rows: i32) -> Outcome<i64> {
+    let max_rows = max_rows.max(1);
     let _owner = AsOwner::of(session::relation("inbox")?, pg_sys::ACL_INSERT, "drain_inbox")?;
     let alone = spi::one(
         "SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.inbox'::regclass::oid::int, 0)",
@@ -30,16 +56,13 @@ fn drain(max_rows: i32) -> Outcome<i64> {
         return Ok(0);
     }
     let mut rows: Vec<(String, i64, String)> = Vec::new();
-    spi::run(
-        "DELETE FROM meterflow.inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM meterflow.inbox LIMIT $1)) \
-         RETURNING tenant_id, received_at, event",
-        &[i64::from(max_rows).into()],
-        See::Write,
-        |row| {
-            rows.push((row.text(0)?, row.time(1)?, row.text(2)?));
-            Ok(())
-        },
-    )?;
+    let start = RESUME_AT.get();
+    let mut next = take(max_rows, start, &mut rows)?;
+    if start > 0 && rows.len() < max_rows as usize {
+        // Behind where we began there may be room that VACUUM has freed and COPY has filled.
+        next = take(max_rows - rows.len() as i32, 0, &mut rows)?;
+    }
+    RESUME_AT.set(if rows.len() < max_rows as usize { 0 } else { next });
     // Stable: rows of a tenant stay in the order they were read.
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     for tenant_rows in rows.chunk_by(|a, b| a.0 == b.0) {
