@@ -13,11 +13,12 @@ COMMENT ON FUNCTION meterflow.current_tenant() IS
 CREATE TABLE meterflow.engine (
   singleton        boolean  PRIMARY KEY DEFAULT true CHECK (singleton),
   secret           bytea    NOT NULL CHECK (octet_length(secret) = 16),
-  catalog_version  bigint   NOT NULL DEFAULT 1,
+  catalog_version  bigint   NOT NULL DEFAULT 0, -- changes with every change of a meter, to a number never used before
   open_slot        smallint NOT NULL DEFAULT 0 CHECK (open_slot BETWEEN 0 AND 3),
   insert_generations integer[] NOT NULL DEFAULT '{1}',
   probe_generations  integer[] NOT NULL DEFAULT '{}',
   generation_phase text     NOT NULL DEFAULT 'steady' CHECK (generation_phase IN ('steady', 'overlap')),
+  phase_xid        xid8,    -- who took the last step of a rotation
   -- Keys of events up to this time have been forgotten: nothing that old may be accepted again,
   -- however wide meterflow.backdate_window is opened later.
   dedup_floor      timestamptz NOT NULL DEFAULT '-infinity'
@@ -54,6 +55,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   EXECUTE format('DELETE FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
+  IF TG_TABLE_NAME = 'engine' THEN
+    NEW.phase_xid := NULL; -- transaction numbers mean nothing in another cluster
+  END IF;
   RETURN NEW;
 END $$;
 CREATE TRIGGER replace_initial_row BEFORE INSERT ON meterflow.engine

@@ -22,7 +22,6 @@ CREATE TABLE meterflow.batches (
   batch           bigint PRIMARY KEY,
   tenant_id       text COLLATE "C" NOT NULL,
   recorded_at     timestamptz NOT NULL,
-  catalog_version bigint  NOT NULL,
   accepted        integer NOT NULL,
   duplicates      integer NOT NULL,
   failed          integer NOT NULL

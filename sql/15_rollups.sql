@@ -50,7 +50,9 @@ CREATE INDEX deltas_3_idx ON meterflow.deltas_3 (bucket, batch);
 
 CREATE TABLE meterflow.delta_slots (
   slot          smallint PRIMARY KEY CHECK (slot BETWEEN 0 AND 3),
-  -- Highest batch the slot could hold when it was closed; null while open or empty.
+  -- Transaction that named the next slot in its place; null while open or empty.
+  left_xid      xid8,
+  -- Highest batch the slot could hold when it was closed.
   closed_batch  bigint,
   -- Transaction that folded the last of it: the slot is emptied once no snapshot is older.
   folded_xid    xid8,
@@ -67,6 +69,7 @@ BEGIN
   DELETE FROM meterflow.delta_slots WHERE slot = NEW.slot;
   -- Transaction numbers mean nothing in another cluster: emptying waits for the next fold there.
   NEW.folded_xid := NULL;
+  NEW.left_xid := NULL;
   RETURN NEW;
 END $$;
 CREATE TRIGGER replace_initial_slot BEFORE INSERT ON meterflow.delta_slots

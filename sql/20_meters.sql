@@ -114,7 +114,7 @@ AS $$
 DECLARE
   fence bigint;
   moment timestamptz := CASE WHEN TG_OP = 'INSERT' THEN '-infinity' ELSE clock_timestamp() END;
-  changed_from timestamptz := clock_timestamp();
+  changed_from timestamptz := moment;
   old_id integer;
   new_id integer;
 BEGIN
@@ -125,11 +125,12 @@ BEGIN
     RETURN NULL;
   END IF;
   fence := meterflow.fence_batch();
-  UPDATE meterflow.engine SET catalog_version = catalog_version + 1;
+  -- A number nobody else has had: a session that read its own change keeps nothing of it when it rolls back.
+  UPDATE meterflow.engine SET catalog_version = fence;
   IF TG_OP = 'UPDATE' THEN
     IF NEW.archived_at IS DISTINCT FROM OLD.archived_at THEN
       moment := coalesce(NEW.archived_at, 'infinity');
-      changed_from := least(OLD.archived_at, NEW.archived_at, changed_from);
+      changed_from := least(OLD.archived_at, NEW.archived_at, clock_timestamp());
     END IF;
     UPDATE meterflow.meter_versions SET valid_to = moment
      WHERE tenant_id = NEW.tenant_id AND meter_key = NEW.key AND version = OLD.version

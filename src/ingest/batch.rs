@@ -12,7 +12,7 @@ use crate::core::properties::Scratch;
 use crate::core::state::{Kind, Sample};
 use crate::meters::raw::MAX_DEPTH;
 use crate::meters::{self, Meters};
-use crate::pg::bulk::{self, Table};
+use crate::pg::bulk::{self, Table, Uncontested};
 use crate::pg::datum::{TextArena, pg_micros};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::partition::{self, Leaf};
@@ -400,7 +400,7 @@ fn write_events(tenant: &str, candidates: &[Candidate<'_>], leaves: &[Leaf]) -> 
             values.extend(texts.map(|text| arena.datum(text)));
         }
         let Some(first) = part.first() else { continue };
-        Table::open(leaves[first.leaf].oid)?.append(&values, EVENT_COLUMNS, |_| Ok(true))?;
+        Table::open(leaves[first.leaf].oid)?.append(&values, EVENT_COLUMNS, &mut Uncontested)?;
     }
     Ok(())
 }
@@ -462,7 +462,7 @@ pub fn append_deltas(tenant: &str, fenced: &Fenced, mut customers: Vec<(i16, &st
         values.push(arena.datum(entries));
     }
     let slot = session::relation(&format!("deltas_{}", fenced.engine.open_slot))?;
-    Table::open(slot)?.append(&values, DELTA_COLUMNS, |_| Ok(true))?;
+    Table::open(slot)?.append(&values, DELTA_COLUMNS, &mut Uncontested)?;
     Ok(())
 }
 
@@ -470,16 +470,9 @@ pub fn append_deltas(tenant: &str, fenced: &Fenced, mut customers: Vec<(i16, &st
 pub fn write_batch_row(tenant: &str, fenced: &Fenced, counts: [i32; 3]) -> Outcome<()> {
     let mut arena = TextArena::default();
     let tenant = arena.push(tenant.as_bytes());
-    let mut values = vec![
-        bulk::int8(fenced.batch),
-        arena.datum(tenant),
-        bulk::int8(pg_micros(session::now())),
-        bulk::int8(fenced.engine.catalogue.version),
-    ];
+    let mut values = vec![bulk::int8(fenced.batch), arena.datum(tenant), bulk::int8(pg_micros(session::now()))];
     values.extend(counts.map(bulk::int4));
     let width = values.len();
-    Table::open(session::relation("batches")?)?.append(&values, width, |_| {
-        Err(Fail::corrupt("a batch number was drawn twice").detail(format!("Batch {}.", fenced.batch)))
-    })?;
+    Table::open(session::relation("batches")?)?.append(&values, width, &mut Uncontested)?;
     Ok(())
 }

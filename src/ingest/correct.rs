@@ -41,11 +41,16 @@ fn void_event(transaction_id: &str, reason: &str, source: &str) -> i64 {
     raise((|| {
         let (tenant, _owner) = enter("void_event", reason)?;
         let fenced = engine::fence()?;
-        let stored = find(&tenant, &fenced, transaction_id, source)?;
-        if record(&tenant, &fenced, &stored, transaction_id, source, reason, None)? {
-            take_back(&tenant, &fenced, &stored)?;
-            batch::write_batch_row(&tenant, &fenced, [0, 0, 0])?;
+        let mut stored = find(&tenant, &fenced, transaction_id, source)?;
+        while !record(&tenant, &fenced, &stored, transaction_id, source, reason, None)? {
+            let newest = find(&tenant, &fenced, transaction_id, source)?;
+            if newest.seq == stored.seq {
+                return Ok(stored.seq); // voided before
+            }
+            stored = newest; // amended meanwhile
         }
+        take_back(&tenant, &fenced, &stored)?;
+        batch::write_batch_row(&tenant, &fenced, [0, 0, 0])?;
         lock::command_done();
         Ok(stored.seq)
     })())
@@ -56,20 +61,28 @@ fn amend_event(transaction_id: &str, event: &str, reason: &str, source: &str) ->
     raise((|| {
         let (tenant, _owner) = enter("amend_event", reason)?;
         let fenced = engine::fence()?;
-        let stored = find(&tenant, &fenced, transaction_id, source)?;
         let limits = Limits {
             max_event_bytes: settings::max_event_bytes(),
             max_depth: MAX_DEPTH,
             max_id_bytes: batch::MAX_ID_BYTES,
         };
-        let merged = merge(&stored, transaction_id, source, event, &limits)?;
-        let new_at = event::parse(&merged, &limits).map_err(refused)?.timestamp.unwrap_or(stored.at);
         let new_seq = fenced.batch << 16;
-        if !record(&tenant, &fenced, &stored, transaction_id, source, reason, Some((new_seq, new_at)))? {
-            return Err(Fail::new(SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "this event has been taken back before")
-                .detail(format!("Transaction {transaction_id}."))
-                .hint("If it was amended just now, amend it again; if it was voided, ingest the event under a new transaction_id."));
-        }
+        let mut stored = find(&tenant, &fenced, transaction_id, source)?;
+        let merged = loop {
+            let merged = merge(&stored, transaction_id, source, event, &limits)?;
+            let new_at = event::parse(&merged, &limits).map_err(refused)?.timestamp.unwrap_or(stored.at);
+            if record(&tenant, &fenced, &stored, transaction_id, source, reason, Some((new_seq, new_at)))? {
+                break merged;
+            }
+            let newest = find(&tenant, &fenced, transaction_id, source)?;
+            if newest.seq == stored.seq {
+                let state = SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+                return Err(Fail::new(state, "this event has been voided")
+                    .detail(format!("Transaction {transaction_id}."))
+                    .hint("Ingest the event under a new transaction_id."));
+            }
+            stored = newest; // amended meanwhile: this amendment goes on top
+        };
         take_back(&tenant, &fenced, &stored)?;
         batch::replace(&tenant, &fenced, &merged)?.map_err(refused)?;
         lock::command_done();

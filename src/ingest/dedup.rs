@@ -18,7 +18,7 @@ use pgrx::pg_sys;
 use rustc_hash::FxHashMap;
 
 use crate::core::event::{Code, Fault};
-use crate::pg::bulk::{self, Table};
+use crate::pg::bulk::{self, Contest, Table};
 use crate::pg::datum::pg_micros;
 use crate::pg::error::Outcome;
 use crate::pg::keys::{Generation, Known};
@@ -66,12 +66,9 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
             .flat_map(|c| [bulk::uuid(&c.key), bulk::int8(c.payload), bulk::int8(pg_micros(c.at))])
             .collect();
         let mut table = Table::open(oid)?;
-        let rivals = Generation::open(oid)?;
-        let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
-        let tids = table.append(&values, KEY_COLUMNS, |row| {
-            known[row] = rivals.rival(&candidates[row].key);
-            Ok(known[row].is_some())
-        })?;
+        let mut claims = Claims { rivals: Generation::open(oid)?, candidates, known: vec![None; candidates.len()] };
+        let tids = table.append(&values, KEY_COLUMNS, &mut claims)?;
+        let known = claims.known;
         for row in (0..tids.len()).filter(|&row| known[row].is_some()) {
             for (earlier, tids) in &placed {
                 if let Some(&tid) = tids.get(&candidates[row].key) {
@@ -100,6 +97,25 @@ fn sample_has_retries(generation: i32, candidates: &[Candidate<'_>]) -> Outcome<
     let keys = candidates.iter().map(|candidate| &candidate.key).enumerate().step_by(step);
     Generation::open(table_of(generation)?)?.probe(keys, |_, _| hits += 1);
     Ok(hits >= 2)
+}
+
+/// The keys of a batch on their way into a generation.
+struct Claims<'c, 'a> {
+    rivals: Generation,
+    candidates: &'c [Candidate<'a>],
+    /// What holds the keys that were lost.
+    known: Vec<Option<Known>>,
+}
+
+impl Contest for Claims<'_, '_> {
+    fn may_stay(&mut self, row: usize, tid: pg_sys::ItemPointerData) -> Outcome<bool> {
+        Ok(self.rivals.is_alone(&self.candidates[row].key, tid))
+    }
+
+    fn is_lost(&mut self, row: usize) -> Outcome<bool> {
+        self.known[row] = self.rivals.rival(&self.candidates[row].key);
+        Ok(self.known[row].is_some())
+    }
 }
 
 /// Settles the candidates whose keys a generation holds.

@@ -3,6 +3,8 @@
 //! A drain deletes rows and ingests them in one transaction: a crash or an ERROR leaves them where they were. One
 //! drain works at a time, and a second finds nothing to do: locking row by row so that two could share the work took
 //! as long as ingesting them. A line that is no event becomes a rejected event; it can't block the rest.
+//!
+//! Proof: tests/isolation/specs/drain.spec.
 
 use std::cell::Cell;
 

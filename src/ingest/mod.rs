@@ -19,7 +19,8 @@
 //! # Crash and rollback
 //! Nothing outside the transaction is touched but the sequence, whose gaps mean nothing.
 //!
-//! Proof: tests/isolation (same_key, fold_ingest, partition, rotation, meter), tests/client crash and oracle.
+//! Proof: tests/isolation/specs/same_key_commit, same_key_rollback, fold_ingest, partition, rotation, meter_ingest, drain;
+//! tests/client crash and oracle.
 
 mod batch;
 mod correct;

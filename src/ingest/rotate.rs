@@ -54,8 +54,17 @@ fn run() -> Outcome<bool> {
     if alone != Some(true) {
         return Ok(false);
     }
-    let phase = spi::one("SELECT generation_phase FROM meterflow.engine", &[], See::Write, |row| row.text(0))?
-        .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))?;
+    let (phase, ours) = spi::one(
+        "SELECT generation_phase, coalesce(phase_xid = pg_catalog.pg_current_xact_id_if_assigned(), false) FROM meterflow.engine",
+        &[],
+        See::Write,
+        |row| Ok((row.text(0)?, row.bool(1)?)),
+    )?
+    .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))?;
+    if ours {
+        // Nobody else has seen the step this transaction has taken: the next one must wait for its commit.
+        return Ok(false);
+    }
     if phase == "overlap" {
         finish()?;
         return Ok(true);
@@ -85,7 +94,7 @@ fn begin(current: i32, next: i32) -> Outcome<()> {
         Ok(())
     })?;
     spi::run(
-        "UPDATE meterflow.engine SET generation_phase = 'overlap', insert_generations = ARRAY[$1, $2]::int[]",
+        "UPDATE meterflow.engine SET phase_xid = pg_catalog.pg_current_xact_id(), generation_phase = 'overlap', insert_generations = ARRAY[$1, $2]::int[]",
         &[current.into(), next.into()],
         See::Write,
         |_| Ok(()),
@@ -97,7 +106,7 @@ fn begin(current: i32, next: i32) -> Outcome<()> {
 fn finish() -> Outcome<()> {
     lock::wait_for_lockers(session::relation("dedup_keys")?, pg_sys::ShareLock);
     spi::run(
-        "UPDATE meterflow.engine SET generation_phase = 'steady', probe_generations = insert_generations[1] || probe_generations, insert_generations = insert_generations[2:2]",
+        "UPDATE meterflow.engine SET phase_xid = pg_catalog.pg_current_xact_id(), generation_phase = 'steady', probe_generations = insert_generations[1] || probe_generations, insert_generations = insert_generations[2:2]",
         &[],
         See::Write,
         |_| Ok(()),
@@ -124,7 +133,7 @@ fn drop_expired() -> Outcome<bool> {
     let mut forgotten = Vec::new();
     spi::run(
         "SELECT g.generation FROM meterflow.dedup_generations g, meterflow.engine e \
-          WHERE g.closed_at IS NOT NULL AND g.generation <> ALL (e.probe_generations || e.insert_generations) ORDER BY 1",
+          WHERE g.generation <> ALL (e.probe_generations || e.insert_generations) ORDER BY 1",
         &[],
         See::Write,
         |row| {
@@ -142,14 +151,18 @@ fn drop_expired() -> Outcome<bool> {
             See::Write,
             |_| Ok(()),
         )?;
-        spi::command(&format!("DROP TABLE meterflow.dedup_keys_{generation}"))?;
+        let table = format!("meterflow.dedup_keys_{generation}");
+        if is_member(&table)? {
+            spi::command(&format!("ALTER EXTENSION meterflow DROP TABLE {table}"))?;
+        }
+        spi::command(&format!("DROP TABLE {table}"))?;
     }
     // An event of a generation is at most the future window younger than its end.
     let (keep, future) = (settings::backdate_window() + settings::future_window(), settings::future_window());
     let expired = spi::run(
         "WITH expired AS (SELECT max(generation) AS last, max(closed_at) + $2 * interval '1 microsecond' AS floor FROM meterflow.dedup_generations \
                            WHERE closed_at + $1 * interval '1 microsecond' < clock_timestamp()) \
-         UPDATE meterflow.engine e SET dedup_floor = greatest(e.dedup_floor, x.floor), \
+         UPDATE meterflow.engine e SET phase_xid = pg_catalog.pg_current_xact_id(), dedup_floor = greatest(e.dedup_floor, x.floor), \
                 probe_generations = (SELECT coalesce(array_agg(g ORDER BY g DESC), '{}') FROM unnest(e.probe_generations) g WHERE g > x.last) \
            FROM expired x WHERE x.last = ANY (e.probe_generations)",
         &[(keep as f64).into(), (future as f64).into()],
@@ -157,4 +170,15 @@ fn drop_expired() -> Outcome<bool> {
         |_| Ok(()),
     )?;
     Ok(!forgotten.is_empty() || expired > 0)
+}
+
+/// Whether a table came with CREATE EXTENSION, as the first generation did.
+fn is_member(table: &str) -> Outcome<bool> {
+    let found = spi::one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = $1::regclass AND deptype = 'e')",
+        &[table.into()],
+        See::Write,
+        |row| row.bool(0),
+    )?;
+    Ok(found == Some(true))
 }

@@ -27,6 +27,27 @@ struct Index {
     unique: bool,
 }
 
+/// What to do about a row whose key another row has in a unique index. Rows are named by their position in the call.
+pub trait Contest {
+    /// The row is in: may it stay, since the others are none that count?
+    fn may_stay(&mut self, row: usize, tid: pg_sys::ItemPointerData) -> Outcome<bool>;
+    /// The row has been taken back: is its key taken for good? If not, the row is appended anew.
+    fn is_lost(&mut self, row: usize) -> Outcome<bool>;
+}
+
+/// For tables without a unique index, or whose keys are unique by making: a contest is a fault.
+pub struct Uncontested;
+
+impl Contest for Uncontested {
+    fn may_stay(&mut self, row: usize, _tid: pg_sys::ItemPointerData) -> Outcome<bool> {
+        Err(Fail::corrupt("a key that is made only once stands in its table already").detail(format!("Row {row}.")))
+    }
+
+    fn is_lost(&mut self, _row: usize) -> Outcome<bool> {
+        Ok(true)
+    }
+}
+
 impl Table {
     pub fn open(oid: pg_sys::Oid) -> Outcome<Table> {
         // SAFETY: relations and index descriptions are opened here and closed in drop; IndexInfo lives in the
@@ -64,14 +85,13 @@ impl Table {
 
     /// Appends rows given row by row in `values` (`width` datums each); says where each is, or None if it lost.
     ///
-    /// A row that meets another with its key in a unique index is taken back at once, and `contested` is asked with its
-    /// position: true if the key is taken for good, false if it is free again and the row shall be tried anew. All this
-    /// happens before the next row enters the index; see `keys.rs` for what follows from that.
+    /// A row that meets another with its key in a unique index is settled by `contest` before the next row enters the
+    /// index; see `keys.rs` for what follows from that.
     pub fn append(
         &mut self,
         values: &[pg_sys::Datum],
         width: usize,
-        mut contested: impl FnMut(usize) -> Outcome<bool>,
+        contest: &mut impl Contest,
     ) -> Outcome<Vec<Option<pg_sys::ItemPointerData>>> {
         let mut tids = Vec::with_capacity(values.len() / width);
         for chunk in values.chunks(ROWS_PER_CALL * width) {
@@ -93,11 +113,11 @@ impl Table {
                     for index in &self.indexes {
                         for (i, row) in chunk.chunks_exact(width).enumerate() {
                             while let Some(tid) = tids[first + i] {
-                                if index.insert(self.rel, row, tid) {
+                                if index.insert(self.rel, row, tid) || contest.may_stay(first + i, tid)? {
                                     break;
                                 }
                                 self.retract(tid);
-                                tids[first + i] = if contested(first + i)? {
+                                tids[first + i] = if contest.is_lost(first + i)? {
                                     None
                                 } else {
                                     self.put(&mut slots[i..=i]);

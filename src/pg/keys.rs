@@ -5,12 +5,12 @@
 //!
 //! # Protocol
 //! The btree shows an inserter every row with its key that is committed or in flight. Of two sessions that insert one
-//! key, the later sees the earlier, so at most one of them is not contested. The contested one deletes its row at once
-//! and then looks at all rows with that key, whatever their transactions' state:
+//! key, the later sees the earlier, so at most one of them is not contested. The contested one looks at all rows with that key,
+//! whatever their transactions' state. One that is in flight and that its own transaction has deleted again does not
+//! count: it is another contested session's. If no other is left, the row stays. Else it is deleted, and we look again:
 //! - a committed one: the key is taken;
-//! - one in flight that its own transaction has deleted: another contested session, which is nobody to wait for;
-//! - any other in flight: wait for its transaction, and look again;
-//! - none left: the key is free, insert anew (and perhaps be contested again).
+//! - one in flight that counts: wait for its transaction, and look again;
+//! - none: the key is free, insert anew (and perhaps be contested again).
 //!
 //! # Why nobody waits in a circle
 //! Who waits at a key holds no live row with it, and has deleted its row before it looked. If B waits for C, B looked
@@ -30,6 +30,13 @@ pub struct Known {
     pub payload: i64,
     /// The time the event is stored under, Unix microseconds.
     pub at: i64,
+}
+
+/// What stands in the way of a key.
+enum Seen {
+    Nobody,
+    Committed(Known),
+    InFlight(pg_sys::TransactionId, pg_sys::ItemPointerData),
 }
 
 /// One generation, open for probing.
@@ -72,39 +79,54 @@ impl Generation {
         }
     }
 
+    /// Whether the key of our row at `ours` is held by no other row that counts.
+    pub fn is_alone(&self, key: &[u8; 16], ours: pg_sys::ItemPointerData) -> bool {
+        matches!(self.look(key, Some(ours)), Seen::Nobody)
+    }
+
     /// The row that holds a contested key for good, or None once the key is free. Our own row with it must have been
     /// deleted before; waits for transactions that may yet roll back.
     pub fn rival(&self, key: &[u8; 16]) -> Option<Known> {
-        // SAFETY: a dirty snapshot lives on the stack for the scan; waiting happens with the scan closed.
+        loop {
+            match self.look(key, None) {
+                Seen::Nobody => return None,
+                Seen::Committed(known) => return Some(known),
+                // SAFETY: a wait for a transaction, with nothing of ours pinned.
+                Seen::InFlight(xid, mut tid) => unsafe {
+                    pg_sys::XactLockTableWait(xid, self.heap, &mut tid, pg_sys::XLTW_Oper::XLTW_InsertIndex);
+                },
+            }
+        }
+    }
+
+    /// What counts among the rows with a key, whatever their transactions' state.
+    fn look(&self, key: &[u8; 16], ours: Option<pg_sys::ItemPointerData>) -> Seen {
+        // SAFETY: a dirty snapshot lives on the stack for the scan; the slot is cleared before we return.
         unsafe {
-            loop {
-                let mut dirty: pg_sys::SnapshotData = std::mem::zeroed();
-                dirty.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
-                let scan = begin_scan(self.heap, self.index, &mut dirty);
-                let mut scan_key = equals(key);
-                pg_sys::index_rescan(scan, &mut scan_key, 1, std::ptr::null_mut(), 0);
-                let mut rival = None;
-                let mut wait_for = None;
-                while pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
-                    // A dirty snapshot reports in xmin an inserter in flight, in xmax a deleter in flight.
-                    if dirty.xmin == pg_sys::InvalidTransactionId && dirty.xmax == pg_sys::InvalidTransactionId {
-                        rival = Some(self.current());
-                        break;
-                    }
-                    let in_flight = if dirty.xmin != pg_sys::InvalidTransactionId { dirty.xmin } else { dirty.xmax };
-                    if !deleted_by_its_inserter(self.slot) {
-                        wait_for = Some((in_flight, (*self.slot).tts_tid));
-                    }
+            let mut dirty: pg_sys::SnapshotData = std::mem::zeroed();
+            dirty.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+            let scan = begin_scan(self.heap, self.index, &mut dirty);
+            let mut scan_key = equals(key);
+            pg_sys::index_rescan(scan, &mut scan_key, 1, std::ptr::null_mut(), 0);
+            let mut seen = Seen::Nobody;
+            while pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                let tid = (*self.slot).tts_tid;
+                if ours.is_some_and(|ours| same_tid(ours, tid)) {
+                    continue;
                 }
-                pg_sys::index_endscan(scan);
-                clear(self.slot);
-                match (rival, wait_for) {
-                    (None, Some((xid, mut tid))) => {
-                        pg_sys::XactLockTableWait(xid, self.heap, &mut tid, pg_sys::XLTW_Oper::XLTW_InsertIndex);
-                    }
-                    (rival, _) => return rival,
+                // A dirty snapshot reports in xmin an inserter in flight, in xmax a deleter in flight.
+                let in_flight = if dirty.xmin != pg_sys::InvalidTransactionId { dirty.xmin } else { dirty.xmax };
+                if in_flight == pg_sys::InvalidTransactionId {
+                    seen = Seen::Committed(self.current());
+                    break;
+                }
+                if !deleted_by_its_inserter(self.slot) {
+                    seen = Seen::InFlight(in_flight, tid);
                 }
             }
+            pg_sys::index_endscan(scan);
+            clear(self.slot);
+            seen
         }
     }
 
@@ -193,4 +215,8 @@ unsafe fn deleted_by_its_inserter(slot: *mut pg_sys::TupleTableSlot) -> bool {
         let heap = (*header).t_choice.t_heap;
         (*header).t_infomask & no_deleter == 0 && heap.t_xmax == heap.t_xmin
     }
+}
+
+fn same_tid(a: pg_sys::ItemPointerData, b: pg_sys::ItemPointerData) -> bool {
+    a.ip_posid == b.ip_posid && a.ip_blkid.bi_hi == b.ip_blkid.bi_hi && a.ip_blkid.bi_lo == b.ip_blkid.bi_lo
 }

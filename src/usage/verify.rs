@@ -299,14 +299,16 @@ fn merge(states: &mut States, key: (String, String, i64), bytes: &[u8]) -> Outco
     }
 }
 
-/// Events that share an identity, and events whose key is not remembered though it should be.
+/// Events that share an identity (within the dedup window: after it an id may be used again), and events whose key is
+/// not remembered though it should be.
 fn keys(tenant: &str, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
+    let window = settings::backdate_window() + settings::future_window();
     spi::run(
         "SELECT source, transaction_id, count(*)::text FROM meterflow.events e \
           WHERE tenant_id = $1 AND timestamp >= $2 AND timestamp < $3 \
             AND NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.tenant_id = e.tenant_id AND c.seq = e.seq) \
-          GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 1000",
-        &[tenant.into(), spi::time(from), spi::time(to)],
+          GROUP BY 1, 2 HAVING count(*) > 1 AND max(timestamp) - min(timestamp) <= $4 * interval '1 microsecond' LIMIT 1000",
+        &[tenant.into(), spi::time(from), spi::time(to), (window as f64).into()],
         See::Statement,
         |row| {
             let identity = format!("source {:?}, transaction_id {:?}", row.text(0)?, row.text(1)?);

@@ -13,15 +13,16 @@ use crate::server::{has_code, rows, run, shown, try_rows};
 pub fn work(shared: &Shared, stream: u64) {
     let mut rng = Rng::new(shared.seed, stream);
     let mut client = shared.server.connect("oracle");
-    run(&mut client, "SET lock_timeout = '500ms'");
+    // Longer than most snapshots of the readers: dropping waits for them.
+    run(&mut client, "SET lock_timeout = '4s'");
     while !shared.stop.load(Ordering::Relaxed) {
         let call = rng.weighted(&[
             (10, "fold()"),
-            (30, "fold(SOME)"),
+            (20, "fold(SOME)"),
             (10, "drain_inbox(SOME)"),
             (25, "rotate_dedup()"),
             (5, "prepare_partitions()"),
-            (5, "apply_retention()"),
+            (15, "apply_retention()"),
             (5, "maintain()"),
         ]);
         let call = call.replace("SOME", &rng.range(1..40).to_string());

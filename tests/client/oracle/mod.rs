@@ -102,7 +102,7 @@ impl Days {
 fn reads_equal_what_was_sent_at_every_step() {
     let seed = seed();
     let _announce = Announce(seed);
-    let mut settings: Vec<&str> = vec!["meterflow.fold_interval=100ms", "meterflow.dedup_generation=2s", "meterflow.launcher_interval=1s"];
+    let mut settings: Vec<&str> = vec!["meterflow.fold_interval=50ms", "meterflow.dedup_generation=2s", "meterflow.launcher_interval=1s"];
     settings.push("max_locks_per_transaction=256");
     let server = Server::start("oracle", &settings);
     server.set(&WIDE);
@@ -213,6 +213,7 @@ fn read(shared: &Shared, stream: u64) {
     let mut client = shared.server.connect("oracle");
     while !shared.stop.load(Ordering::Relaxed) {
         run(&mut client, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+        if std::env::var("MF_TEMP").is_ok() { run(&mut client, "LOCK TABLE meterflow.events IN ACCESS SHARE MODE"); } // TEMP
         let snapshot = Snapshot::take(&mut client);
         let old = rng.chance(30);
         if old {

@@ -144,9 +144,10 @@ impl Question {
         )
     }
 
-    fn naive(&self, snapshot: &Snapshot) -> String {
-        let (start, end) = (format!("'{}'::timestamptz", time(self.start)), format!("'{}'::timestamptz", time(self.end)));
-        let bounds = match self.window {
+    /// Where the windows begin, as an array.
+    fn bounds(&self) -> String {
+        let (start, end) = (instant(self.start), instant(self.end));
+        match self.window {
             None => format!("SELECT ARRAY[{start}] AS bounds"),
             Some(window) => {
                 let trunc = match window {
@@ -160,7 +161,11 @@ impl Question {
                      UNION ALL SELECT {end} - interval '1 microsecond') AS series (g)"
                 )
             }
-        };
+        }
+    }
+
+    fn naive(&self, snapshot: &Snapshot) -> String {
+        let (start, end, bounds) = (instant(self.start), instant(self.end), self.bounds());
         let values: Vec<String> = snapshot.versions[self.spec.key]
             .iter()
             .map(|(version, from, to, _)| {
@@ -240,13 +245,9 @@ impl Question {
             return true;
         }
         // A bound that cuts what is kept of its time: an hour, later a day, at last a month.
-        let bounds: Vec<String> = if self.window.is_some() {
-            let windows = rows(client, &self.naive(snapshot));
-            windows.into_iter().flat_map(|row| row.into_iter().take(2)).flatten().collect()
-        } else {
-            vec![time(self.start), time(self.end)]
-        };
-        bounds.iter().any(|bound| {
+        let mut bounds = rows(client, &format!("SELECT unnest(bounds) FROM ({}) AS b", self.bounds())).concat();
+        bounds.push(Some(time(self.end)));
+        bounds.iter().flatten().any(|bound| {
             let sql = format!(
                 "b < '{}' AND b <> date_trunc(CASE WHEN b < '{}' THEN 'month' WHEN b < '{}' THEN 'day' ELSE 'hour' END, b, 'UTC') FROM (SELECT '{bound}'::timestamptz) AS x (b)",
                 snapshot.raw_floor, snapshot.day_floor, snapshot.hour_floor
@@ -254,6 +255,10 @@ impl Question {
             is(client, &sql)
         })
     }
+}
+
+fn instant(at: i64) -> String {
+    format!("'{}'::timestamptz", time(at))
 }
 
 fn period(rng: &mut Rng, span: i64, days: &Days) -> (i64, i64) {

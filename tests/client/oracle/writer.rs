@@ -83,9 +83,9 @@ pub fn work(shared: &Shared, number: u64) {
 impl Writer<'_> {
     fn step(&mut self) {
         match self.rng.range(0..100) {
-            ..55 => self.send(),
-            ..67 => self.copy(),
-            ..84 => self.void(),
+            ..72 => self.send(),
+            ..87 => self.copy(),
+            ..94 => self.void(),
             _ => self.amend(),
         }
     }
@@ -338,7 +338,9 @@ impl Writer<'_> {
         if self.own.is_empty() {
             return None;
         }
-        let recent = self.own.len().saturating_sub(if self.rng.chance(50) { 60 } else { usize::MAX });
+        // Retention waits until corrections of old events are folded.
+        let recent = if self.phase == Phase::Narrow { 97 } else { 50 };
+        let recent = self.own.len().saturating_sub(if self.rng.chance(recent) { 30 } else { usize::MAX });
         let index = recent + self.rng.index(self.own.len() - recent);
         if let Some(line) = self.own[index].line.clone() {
             let sql = format!("SELECT count(*) FROM meterflow.inbox WHERE event = {}", quote(&line));
