@@ -44,8 +44,9 @@ demo: install
 	@echo
 	@echo "The server is still running. 'make psql$(again)' opens it, 'make stop$(again)' stops it, 'make clean' removes it."
 
+# Opens the demo's database when there is one.
 psql:
-	@$(on_cluster) -- psql
+	@$(on_cluster) -- sh -c 'psql -qXlt | cut -d "|" -f 1 | grep -qw meterflow_demo && export PGDATABASE=meterflow_demo; exec psql'
 
 stop:
 	@tests/cluster stop --pg $(PG_CONFIG)

@@ -21,6 +21,12 @@ END;
 COMMENT ON FUNCTION meterflow.usage(text, timestamptz, timestamptz, text, text, text[], jsonb, text, boolean) IS
   'Usage of a meter in [start_time, end_time): exact, with every event committed before the statement began. One customer, or a row for each; total => true merges all customers. window_size: minute ... year or any such interval, at calendar boundaries of the time zone.';
 
+CREATE FUNCTION meterflow.usage_totals(meter_keys text[], start_time timestamptz, end_time timestamptz, customer_id text)
+RETURNS TABLE (meter_key text, value text)
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME', 'usage_totals_wrapper';
+COMMENT ON FUNCTION meterflow.usage_totals(text[], timestamptz, timestamptz, text) IS
+  'Internal: one customer''s usage of several meters in [start_time, end_time), in the order of meter_keys, for what a plan costs.';
+
 CREATE FUNCTION meterflow.verify(meter_key text DEFAULT NULL, start_time timestamptz DEFAULT '-infinity', end_time timestamptz DEFAULT 'infinity')
 RETURNS TABLE (problem text, meter_key text, customer_id text, group_key text, grain text, bucket timestamptz, expected text, found text)
 LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'verify_wrapper';

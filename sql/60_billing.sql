@@ -149,6 +149,11 @@ DECLARE
   month_end timestamptz;
   item record;
   first_month timestamp;
+  -- Usage of all meters that are charged for one period, asked for at once.
+  asked_from timestamptz;
+  asked_to timestamptz;
+  asked_keys text[];
+  asked_values numeric[];
 BEGIN
   SELECT c.timezone INTO zone FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id = of_customer;
   IF NOT FOUND THEN
@@ -156,6 +161,7 @@ BEGIN
   END IF;
   month_end := (date_trunc('month', as_of AT TIME ZONE zone) + interval '1 month') AT TIME ZONE zone;
   FOR item IN
+    SELECT i.*, array_agg(i.meter_key) FILTER (WHERE i.meter_key IS NOT NULL) OVER (PARTITION BY i.starts, i.ends) AS meter_keys FROM (
     SELECT s.id AS subscription_id, p.id AS price_id, p.meter_key, p.model, l.currency, p.valid_from, p.valid_to,
            CASE WHEN p.meter_key IS NULL THEN s.starts_at ELSE greatest(s.starts_at, p.valid_from) END AS starts,
            CASE WHEN p.meter_key IS NULL THEN least(s.ends_at, month_end) ELSE least(s.ends_at, p.valid_to, month_end) END AS ends
@@ -164,7 +170,7 @@ BEGIN
       JOIN meterflow.prices AS p ON p.tenant_id = s.tenant_id AND p.plan_key = s.plan_key
      WHERE s.tenant_id = tenant AND s.customer_id = of_customer AND s.starts_at <= as_of
        AND (in_currency IS NULL OR l.currency = in_currency)
-     ORDER BY s.id, p.id
+    ) AS i ORDER BY i.subscription_id, i.price_id
   LOOP
     CONTINUE WHEN item.starts > as_of OR item.starts >= item.ends;
     subscription_id := item.subscription_id;
@@ -174,9 +180,15 @@ BEGIN
     first_month := date_trunc('month', item.starts AT TIME ZONE zone);
 
     IF item.meter_key IS NOT NULL AND (first_month + interval '1 month') AT TIME ZONE zone >= item.ends THEN
-      SELECT item.starts, item.ends, u.value INTO period_start, period_end, quantity
-        FROM meterflow.usage(item.meter_key, item.starts, item.ends, of_customer) AS u;
-      quantity := coalesce(quantity, 0);
+      period_start := item.starts;
+      period_end := item.ends;
+      IF (asked_from, asked_to) IS DISTINCT FROM (item.starts, item.ends) THEN
+        SELECT array_agg(u.meter_key), array_agg(u.value::numeric) INTO asked_keys, asked_values
+          FROM meterflow.usage_totals(item.meter_keys, item.starts, item.ends, of_customer) AS u;
+        asked_from := item.starts;
+        asked_to := item.ends;
+      END IF;
+      quantity := coalesce(asked_values[array_position(asked_keys, item.meter_key)], 0);
       unrounded := meterflow.price(item.model, quantity);
       amount := meterflow.price(item.model, quantity, currency);
       RETURN NEXT;

@@ -238,7 +238,14 @@ unsafe fn plan(sql: &str, oids: &[pg_sys::Oid]) -> Outcome<pg_sys::SPIPlanPtr> {
     let text = CString::new(sql).map_err(|_| Fail::parameter("a query can not contain a NUL byte"))?;
     // SAFETY: inside an SPI frame; the kept plan lives in its own context until the backend ends.
     let plan = unsafe {
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), oids.len() as i32, oids.as_ptr().cast_mut());
+        // One plan for all arguments: queries here are written for one shape, and over a partitioned table PostgreSQL
+        // would rather plan each call anew, which costs more than the call.
+        let plan = pg_sys::SPI_prepare_cursor(
+            text.as_ptr(),
+            oids.len() as i32,
+            oids.as_ptr().cast_mut(),
+            pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+        );
         if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
             pg_sys::SPI_finish();
             return Err(

@@ -108,15 +108,16 @@ fn usage(
             .hint("Write them as for a meter: {\"model\": \"gpt-4\", \"bytes\": {\"gte\": 100}}.")
     })?;
     let tenant = settings::tenant();
-    let answer = source::answer(&Question {
+    let answers = source::answer(&Question {
         tenant: &tenant,
-        meter_key,
+        meter_keys: &[meter_key],
         windows: &windows,
         customer,
         group_by: &paths,
         filter: filter.as_ref(),
         total,
     })?;
+    let Some(answer) = answers.into_iter().next() else { return Ok(Vec::new()) };
     rows(answer, &windows, customer, &group_by, window_size.is_some(), total)
 }
 
@@ -172,6 +173,37 @@ fn rows(
     }
     rows.sort_by(|a, b| (a.0.into_inner(), &a.2, &a.3).cmp(&(b.0.into_inner(), &b.2, &b.3)));
     Ok(rows)
+}
+
+/// One customer's usage of several meters in a period, from one pass over rollups and deltas.
+#[pg_extern(sql = "")]
+fn usage_totals(
+    meter_keys: Vec<String>,
+    start_time: TimestampWithTimeZone,
+    end_time: TimestampWithTimeZone,
+    customer_id: &str,
+) -> TableIterator<'static, (name!(meter_key, String), name!(value, Option<String>))> {
+    let (from, to) = (unix_micros(start_time.into_inner()), unix_micros(end_time.into_inner()));
+    let rows = (|| {
+        let (from, to) = (from.max(EARLIEST), to.min(LATEST));
+        let tenant = settings::tenant();
+        let keys: Vec<&str> = meter_keys.iter().map(String::as_str).collect();
+        let answers = source::answer(&Question {
+            tenant: &tenant,
+            meter_keys: &keys,
+            windows: &[(from, to)],
+            customer: Some(customer_id),
+            group_by: &[],
+            filter: None,
+            total: false,
+        })?;
+        let values = answers.into_iter().map(|answer| {
+            let ask = Ask { from, to, percentile: answer.percentile };
+            finish(answer.kind, answer.states.into_values().next(), &ask)
+        });
+        meter_keys.iter().cloned().zip(values).map(|(key, value)| Ok((key, value?))).collect::<Outcome<Vec<_>>>()
+    })();
+    TableIterator::new(raise(rows))
 }
 
 /// The value of a window; what adds up is 0 where nothing happened, what is picked is null.

@@ -20,7 +20,7 @@ use crate::pg::spi::{self, See};
 
 pub struct Question<'a> {
     pub tenant: &'a str,
-    pub meter_key: &'a str,
+    pub meter_keys: &'a [&'a str],
     /// Contiguous, ascending, Unix microseconds.
     pub windows: &'a [(i64, i64)],
     pub customer: Option<&'a str>,
@@ -44,31 +44,54 @@ struct Base {
     secret: Secret,
 }
 
+/// A version of one of the meters, and how its part of the answer is read.
 struct Version {
+    /// Position of its meter in the question.
+    place: usize,
     meter: Rc<Meter>,
     complete_from: i64,
     /// Sorted by start.
     dirty: Vec<(i64, i64)>,
+    /// How its groups answer the question; None when only raw events can.
+    grouping: Option<Grouping>,
+    /// Stretches read from rollups, with the letter of their grain.
+    stretches: Vec<(&'static str, i64, i64)>,
+    /// The same stretches in order of time: what deltas add to.
+    whole: Vec<(i64, i64)>,
+    /// Stretches read from raw events.
+    raw: Vec<(i64, i64)>,
 }
 
-pub fn answer(question: &Question<'_>) -> Outcome<Answer> {
+/// Answers for the meters of the question, in its order. Meters share every query but those for raw events: a question
+/// costs by its queries, and a balance asks for all meters of a plan at once.
+pub fn answer(question: &Question<'_>) -> Outcome<Vec<Answer>> {
     let base = base()?;
-    let versions = versions(question)?;
-    let Some(newest) = versions.last() else {
-        return Err(Fail::new(
-            SqlState::ERRCODE_UNDEFINED_OBJECT,
-            format!("meter \"{}\" does not exist", question.meter_key),
-        )
-        .detail(format!("Tenant {:?} has no such meter.", question.tenant))
-        .hint("SELECT key FROM meterflow.meters lists them; meterflow.tenant says whose they are."));
-    };
-    let mut answer =
-        Answer { kind: newest.meter.kind, percentile: newest.meter.percentile, states: FxHashMap::default() };
-    for version in &versions {
-        let reader = Reader { question, base: &base, version };
-        reader.read(&mut answer)?;
+    let mut versions = versions(question)?;
+    let mut answers = Vec::with_capacity(question.meter_keys.len());
+    for (place, key) in question.meter_keys.iter().enumerate() {
+        let Some(newest) = versions.iter().rfind(|version| version.place == place) else {
+            return Err(Fail::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("meter \"{key}\" does not exist"))
+                .detail(format!("Tenant {:?} has no such meter.", question.tenant))
+                .hint("SELECT key FROM meterflow.meters lists them; meterflow.tenant says whose they are."));
+        };
+        let meter = &newest.meter;
+        answers.push(Answer { kind: meter.kind, percentile: meter.percentile, states: FxHashMap::default() });
     }
-    Ok(answer)
+    let reader = Reader { question, base: &base };
+    let period = reader.stretched()?;
+    for version in &mut versions {
+        reader.plan(version, period)?;
+    }
+    if versions.iter().any(|version| !version.stretches.is_empty()) {
+        reader.rollups(&versions, &mut answers)?;
+        reader.deltas(&versions, &mut answers)?;
+    }
+    for version in &versions {
+        for &(from, to) in &version.raw {
+            reader.raw(version, from, to, &mut answers)?;
+        }
+    }
+    Ok(answers)
 }
 
 fn base() -> Outcome<Base> {
@@ -85,15 +108,29 @@ fn base() -> Outcome<Base> {
     Ok(Base { folded_batch, stored, secret: meters::secret()? })
 }
 
-/// Every version of the meter, oldest first, with the ranges its rollups can't answer.
+/// Every version of the meters, oldest first, with the ranges its rollups can't answer.
 fn versions(question: &Question<'_>) -> Outcome<Vec<Version>> {
     let mut versions: Vec<Version> = Vec::new();
     let sql = format!(
-        "SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND meter_key = $2 ORDER BY version",
+        "SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND meter_key = ANY ($2) ORDER BY version",
         meters::COLUMNS
     );
-    spi::run(&sql, &[question.tenant.into(), question.meter_key.into()], See::Statement, |row| {
-        versions.push(Version { meter: meters::read(row)?, complete_from: row.time(13)?, dirty: Vec::new() });
+    let keys: Vec<&str> = question.meter_keys.to_vec();
+    spi::run(&sql, &[question.tenant.into(), keys.into()], See::Statement, |row| {
+        let key = row.text(1)?;
+        let (meter, complete_from) = (meters::read(row)?, row.time(13)?);
+        for place in (0..question.meter_keys.len()).filter(|&place| question.meter_keys[place] == key) {
+            versions.push(Version {
+                place,
+                meter: meter.clone(),
+                complete_from,
+                dirty: Vec::new(),
+                grouping: None,
+                stretches: Vec::new(),
+                whole: Vec::new(),
+                raw: Vec::new(),
+            });
+        }
         Ok(())
     })?;
     let ids: Vec<i32> = versions.iter().map(|version| version.meter.id).collect();
@@ -118,67 +155,61 @@ fn versions(question: &Question<'_>) -> Outcome<Vec<Version>> {
 struct Reader<'q> {
     question: &'q Question<'q>,
     base: &'q Base,
-    version: &'q Version,
 }
 
 impl Reader<'_> {
-    fn read(&self, answer: &mut Answer) -> Outcome<()> {
-        let meter = &self.version.meter;
-        let (Some(&(first, _)), Some(&(_, last))) = (self.question.windows.first(), self.question.windows.last())
-        else {
-            return Ok(());
-        };
-        let (start, end) = (first, last);
+    /// Start of the first and end of the last window.
+    fn period(&self) -> (i64, i64) {
+        let windows = self.question.windows;
+        windows.first().zip(windows.last()).map_or((0, 0), |(first, last)| (first.0, last.1))
+    }
+
+    /// Decides where each part of a version's answer is read. `stretched` is the period as `stretched` returns it.
+    fn plan(&self, version: &mut Version, stretched: (i64, i64)) -> Outcome<()> {
+        let meter = version.meter.clone();
+        let (first, last) = self.period();
         // Buckets that the version's validity cuts hold only its own events; outside, it has none.
         let valid_from = cover::floor(Source::Hour, meter.valid_from.clamp(cover::EARLIEST, cover::LATEST));
         let valid_to = meter.valid_to.clamp(cover::EARLIEST, cover::LATEST);
-        if end <= valid_from || start >= valid_to {
+        if last <= valid_from || first >= valid_to {
             return Ok(());
         }
-        if meter.valid_from < self.version.complete_from && start < self.version.complete_from {
-            return Err(gone(self.question.meter_key, self.version.complete_from)
+        if meter.valid_from < version.complete_from && first < version.complete_from {
+            return Err(gone(self.question.meter_keys[version.place], version.complete_from)
                 .detail("The meter was made after older events had been dropped by retention."));
         }
-        let grouping = self.grouping();
-        let (start, end) = self.stretched(start, end)?;
-        let mut ranges: FxHashMap<Source, Vec<(i64, i64)>> = FxHashMap::default();
+        version.grouping = self.grouping(&meter);
         for &(from, to) in self.question.windows {
-            let from = if from == first { start } else { from };
-            let to = if to == last { end } else { to };
+            let from = if from == first { stretched.0 } else { from };
+            let to = if to == last { stretched.1 } else { to };
             let (from, to) = (from.max(valid_from), to.min(cover::ceil(Source::Hour, valid_to)));
             if from >= to {
                 continue;
             }
-            for Piece { from, to, source } in self.pieces(from, to, grouping.is_none())? {
-                let ranges = ranges.entry(source).or_default();
-                match ranges.last_mut() {
-                    Some(last) if last.1 == from => last.1 = to,
-                    _ => ranges.push((from, to)),
+            for Piece { from, to, source } in self.pieces(version, from, to)? {
+                let letter = match source {
+                    Source::Raw => {
+                        join(&mut version.raw, from, to);
+                        continue;
+                    }
+                    Source::Hour => "h",
+                    Source::Day => "d",
+                    Source::Month => "m",
+                };
+                join(&mut version.whole, from, to);
+                match version.stretches.last_mut() {
+                    Some(last) if last.0 == letter && last.2 == from => last.2 = to,
+                    _ => version.stretches.push((letter, from, to)),
                 }
             }
-        }
-        if let Some(grouping) = &grouping {
-            let mut whole: Vec<(i64, i64)> = Vec::new();
-            for source in [Source::Month, Source::Day, Source::Hour] {
-                if let Some(ranges) = ranges.get(&source) {
-                    self.rollups(source, ranges, grouping, answer)?;
-                    whole.extend(ranges);
-                }
-            }
-            whole.sort_unstable();
-            if !whole.is_empty() {
-                self.deltas(&whole, grouping, answer)?;
-            }
-        }
-        for &(from, to) in ranges.get(&Source::Raw).map_or(&[][..], Vec::as_slice) {
-            self.raw(from, to, answer)?;
         }
         Ok(())
     }
 
     /// The period grown to whole hours where the customer has no event in what that adds: the usual "up to now" then
     /// needs no raw events. One index probe an end, against reading an hour of events.
-    fn stretched(&self, start: i64, end: i64) -> Outcome<(i64, i64)> {
+    fn stretched(&self) -> Outcome<(i64, i64)> {
+        let (start, end) = self.period();
         let Some(customer) = self.question.customer else { return Ok((start, end)) };
         let nothing = |from: i64, to: i64| -> Outcome<bool> {
             let args: [DatumWithOid<'_>; 4] =
@@ -198,9 +229,10 @@ impl Reader<'_> {
         Ok((start, end))
     }
 
-    fn pieces(&self, from: i64, to: i64, all_raw: bool) -> Outcome<Vec<Piece>> {
+    fn pieces(&self, version: &Version, from: i64, to: i64) -> Outcome<Vec<Piece>> {
+        let all_raw = version.grouping.is_none();
         let everything = [(i64::MIN, i64::MAX)];
-        let dirty = if all_raw { &everything[..] } else { &self.version.dirty };
+        let dirty = if all_raw { &everything[..] } else { &version.dirty };
         cover::cover(from, to, dirty, &self.base.stored).map_err(|missing| {
             let shown = |at: i64| {
                 jiff::Timestamp::from_microsecond(at).map_or_else(|_| at.to_string(), |time| time.to_string())
@@ -210,7 +242,7 @@ impl Reader<'_> {
             } else {
                 "Only whole UTC hours, days or months are kept of that time."
             };
-            gone(self.question.meter_key, self.base.stored.raw_floor).detail(format!(
+            gone(self.question.meter_keys[version.place], self.base.stored.raw_floor).detail(format!(
                 "{why} Raw events of {} to {} have been dropped by retention.",
                 shown(missing.from),
                 shown(missing.to)
@@ -219,24 +251,23 @@ impl Reader<'_> {
     }
 
     /// How a stored group answers the question, or None when only raw events can.
-    fn grouping(&self) -> Option<Grouping> {
-        let dimensions = self.version.meter.dimensions();
+    fn grouping(&self, meter: &Meter) -> Option<Grouping> {
+        let dimensions = meter.dimensions();
         let places = self
             .question
             .group_by
             .iter()
             .map(|path| dimensions.iter().position(|dimension| dimension == path))
             .collect::<Option<Vec<usize>>>()?;
-        if let Some(filter) = self.question.filter {
-            if !filter.references().iter().all(|path| dimensions.contains(path)) {
-                return None;
-            }
+        let filter = self.question.filter;
+        if filter.is_some_and(|filter| !filter.references().iter().all(|path| dimensions.contains(path))) {
+            return None;
         }
         Some(Grouping { places })
     }
 
     /// The group of the answer that a stored group belongs to; None when the filter refuses it.
-    fn regroup(&self, grouping: &Grouping, stored: &str) -> Outcome<Option<String>> {
+    fn regroup(&self, meter: &Meter, grouping: &Grouping, stored: &str) -> Outcome<Option<String>> {
         if grouping.places.is_empty() && self.question.filter.is_none() {
             return Ok(Some(String::new()));
         }
@@ -244,7 +275,7 @@ impl Reader<'_> {
         if let Some(filter) = self.question.filter {
             let texts: Vec<Option<&str>> =
                 values.iter().map(|value| Some(value.get()).filter(|text| *text != "null")).collect();
-            if filter.matches_group(self.version.meter.dimensions(), &texts) != Some(true) {
+            if filter.matches_group(meter.dimensions(), &texts) != Some(true) {
                 return Ok(None);
             }
         }
@@ -253,50 +284,47 @@ impl Reader<'_> {
         Ok(Some(if chosen.is_empty() { String::new() } else { format!("[{}]", chosen.join(",")) }))
     }
 
-    fn rollups(&self, source: Source, ranges: &[(i64, i64)], grouping: &Grouping, answer: &mut Answer) -> Outcome<()> {
-        let grain = match source {
-            Source::Month => "m",
-            Source::Day => "d",
-            Source::Hour | Source::Raw => "h",
-        };
+    /// Rollups of all stretches of all versions.
+    fn rollups(&self, versions: &[Version], answers: &mut [Answer]) -> Outcome<()> {
         let by_customer =
-            if self.question.customer.is_some() { "AND customer_id = $4" } else { "AND $4::text IS NULL" };
+            if self.question.customer.is_some() { "AND customer_id = $2" } else { "AND $2::text IS NULL" };
         let columns = "bucket, customer_id, group_key, state";
-        let mut each = |row: &spi::Row<'_>| {
-            let bucket = row.time(0)?;
-            let customer = row.text(1)?;
-            let group = row.text(2)?;
-            row.with_bytes(3, |bytes| self.merge(answer, grouping, bucket, &customer, &group, bytes))?
-        };
-        let mut args: Vec<DatumWithOid<'_>> = vec![
-            self.question.tenant.into(),
-            self.version.meter.id.into(),
-            grain.into(),
-            self.question.customer.into(),
-        ];
-        // One stretch is the rule; a query without the array gets the better plan.
-        if let [(from, to)] = ranges {
-            let sql = format!(
-                "SELECT {columns} FROM meterflow.rollups \
-                  WHERE tenant_id = $1 AND meter_id = $2 AND grain = $3::\"char\" {by_customer} AND bucket >= $5 AND bucket < $6"
-            );
-            args.extend([spi::time(*from), spi::time(*to)]);
-            spi::run(&sql, &args, See::Statement, &mut each)?;
-        } else {
-            let (from, to): (Vec<i64>, Vec<i64>) = ranges.iter().copied().unzip();
-            let sql = format!(
-                "SELECT {columns} FROM unnest($5::timestamptz[], $6::timestamptz[]) AS range (low, high) CROSS JOIN LATERAL \
-                  (SELECT {columns} FROM meterflow.rollups \
-                    WHERE tenant_id = $1 AND meter_id = $2 AND grain = $3::\"char\" {by_customer} AND bucket >= low AND bucket < high) r"
-            );
-            args.extend([spi::times(&from), spi::times(&to)]);
-            spi::run(&sql, &args, See::Statement, &mut each)?;
+        let sql = format!(
+            "SELECT place, {columns} FROM unnest($3::int[], $4::int[], $5::text[], $6::timestamptz[], $7::timestamptz[]) \
+                    AS stretch (place, meter, letter, low, high) \
+              CROSS JOIN LATERAL (SELECT {columns} FROM meterflow.rollups \
+                 WHERE tenant_id = $1 AND meter_id = meter AND grain = letter::\"char\" {by_customer} AND bucket >= low AND bucket < high) r"
+        );
+        let (mut places, mut meters, mut letters) = (Vec::<i32>::new(), Vec::<i32>::new(), Vec::<&str>::new());
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        for (place, version) in versions.iter().enumerate() {
+            for &(letter, from, to) in &version.stretches {
+                places.push(place as i32);
+                meters.push(version.meter.id);
+                letters.push(letter);
+                low.push(from);
+                high.push(to);
+            }
         }
+        let args: [DatumWithOid<'_>; 7] = [
+            self.question.tenant.into(),
+            self.question.customer.into(),
+            places.into(),
+            meters.into(),
+            letters.into(),
+            spi::times(&low),
+            spi::times(&high),
+        ];
+        spi::run(&sql, &args, See::Statement, |row| {
+            let version = &versions[row.int4(0)? as usize];
+            let (bucket, customer, group) = (row.time(1)?, row.text(2)?, row.text(3)?);
+            row.with_bytes(4, |bytes| self.merge(version, answers, bucket, &customer, &group, bytes))?
+        })?;
         Ok(())
     }
 
     /// Deltas that no rollup holds yet, of hours the answer takes from rollups.
-    fn deltas(&self, whole: &[(i64, i64)], grouping: &Grouping, answer: &mut Answer) -> Outcome<()> {
+    fn deltas(&self, versions: &[Version], answers: &mut [Answer]) -> Outcome<()> {
         let wanted = self.question.customer;
         let bucket =
             wanted.map(|customer| delta::bucket_of(key::subject(&self.base.secret, self.question.tenant, customer)));
@@ -312,10 +340,11 @@ impl Reader<'_> {
                     }
                     for entry in delta::entries(packed) {
                         let entry = entry.map_err(unreadable)?;
-                        let next = whole.partition_point(|&(_, to)| to <= entry.bucket);
-                        let inside = whole.get(next).is_some_and(|&(from, _)| from <= entry.bucket);
-                        if entry.meter == self.version.meter.id && inside {
-                            self.merge(answer, grouping, entry.bucket, customer, entry.group, entry.state)?;
+                        for version in versions.iter().filter(|version| version.meter.id == entry.meter) {
+                            let next = version.whole.partition_point(|&(_, to)| to <= entry.bucket);
+                            if version.whole.get(next).is_some_and(|&(from, _)| from <= entry.bucket) {
+                                self.merge(version, answers, entry.bucket, customer, entry.group, entry.state)?;
+                            }
                         }
                     }
                 }
@@ -347,14 +376,16 @@ impl Reader<'_> {
 
     fn merge(
         &self,
-        answer: &mut Answer,
-        grouping: &Grouping,
+        version: &Version,
+        answers: &mut [Answer],
         bucket: i64,
         customer: &str,
         group: &str,
         state: &[u8],
     ) -> Outcome<()> {
-        let Some(group) = self.regroup(grouping, group)? else { return Ok(()) };
+        let Some(grouping) = &version.grouping else { return Ok(()) };
+        let answer = &mut answers[version.place];
+        let Some(group) = self.regroup(&version.meter, grouping, group)? else { return Ok(()) };
         let state = State::decode(state).map_err(unreadable)?;
         match answer.states.entry((self.window(bucket), self.row_customer(customer), group)) {
             std::collections::hash_map::Entry::Occupied(mut merged) => {
@@ -367,8 +398,9 @@ impl Reader<'_> {
         }
     }
 
-    fn raw(&self, from: i64, to: i64, answer: &mut Answer) -> Outcome<()> {
-        let meter = &self.version.meter;
+    fn raw(&self, version: &Version, from: i64, to: i64, answers: &mut [Answer]) -> Outcome<()> {
+        let meter = &version.meter;
+        let answer = &mut answers[version.place];
         let scope = raw::Scope {
             tenant: self.question.tenant,
             customer: self.question.customer,
@@ -401,6 +433,14 @@ impl Reader<'_> {
 
     fn row_customer(&self, customer: &str) -> Option<String> {
         (!self.question.total).then(|| customer.to_string())
+    }
+}
+
+/// Appends a stretch, or lengthens the last one.
+fn join(stretches: &mut Vec<(i64, i64)>, from: i64, to: i64) {
+    match stretches.last_mut() {
+        Some(last) if last.1 == from => last.1 = to,
+        _ => stretches.push((from, to)),
     }
 }
 

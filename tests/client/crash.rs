@@ -51,7 +51,7 @@ fn every_event_counts_once_after_any_crash() {
         let chaos = scope.spawn(|| {
             let _stop = StopAtEnd(&stop);
             let mut rng = Rng::new(seed, 1000);
-            for round in 0..rounds(6) {
+            for round in 0..rounds(10) {
                 let all = [Fault::KillBackend, Fault::KillWorker, Fault::KillPostmaster, Fault::StopImmediate];
                 // Each at least once in a short run.
                 let fault = if round < 4 { all[round as usize] } else { *rng.pick(&all) };

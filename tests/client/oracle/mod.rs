@@ -145,9 +145,9 @@ fn reads_equal_what_was_sent_at_every_step() {
         scope.spawn(move || guarded(shared, || maintenance::work(shared, 200)));
         scope.spawn(move || guarded(shared, || maintenance::change_meters(shared, 201)));
 
-        wait(shared, Duration::from_secs(rounds(20)));
+        wait(shared, Duration::from_secs(rounds(15)));
         enter(shared, Phase::Narrow);
-        wait(shared, Duration::from_secs(rounds(45)));
+        wait(shared, Duration::from_secs(rounds(50)));
         shared.stop.store(true, Ordering::Relaxed);
     });
     finish(shared, &mut client);
