@@ -63,7 +63,7 @@ fn main() -> Result<()> {
 
     title("Look around");
     println!(
-        "  It took {:.0} s. All of it is in the database {DATABASE}; after \\c {DATABASE} try for instance",
+        "  It took {:.0} s. All of it is in the database {DATABASE}; try for instance",
         began.elapsed().as_secs_f64()
     );
     println!(

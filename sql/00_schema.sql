@@ -36,10 +36,15 @@ CREATE TABLE meterflow.fold_state (
   -- Days before closed_day have day rollups, months before closed_month have month rollups.
   closed_day    timestamptz NOT NULL DEFAULT date_trunc('day', now(), 'UTC'),
   closed_month  timestamptz NOT NULL DEFAULT date_trunc('month', now(), 'UTC'),
-  -- What downsampling and retention have removed: nothing finer is stored before these.
+  -- Nobody reads hour rollups, day rollups or raw events from before these any more ...
   hour_floor    timestamptz NOT NULL DEFAULT '-infinity',
   day_floor     timestamptz NOT NULL DEFAULT '-infinity',
   raw_floor     timestamptz NOT NULL DEFAULT '-infinity',
+  -- ... and up to here they have been removed, by a later transaction than floors_xid (src/rollup/retention.rs).
+  hour_cleared  timestamptz NOT NULL DEFAULT '-infinity',
+  day_cleared   timestamptz NOT NULL DEFAULT '-infinity',
+  raw_cleared   timestamptz NOT NULL DEFAULT '-infinity',
+  floors_xid    xid8,
   -- Counters of all folded batches; those of younger batches are added when read.
   accepted      bigint NOT NULL DEFAULT 0,
   duplicates    bigint NOT NULL DEFAULT 0,
@@ -55,8 +60,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   EXECUTE format('DELETE FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
+  -- Transaction numbers mean nothing in another cluster.
   IF TG_TABLE_NAME = 'engine' THEN
-    NEW.phase_xid := NULL; -- transaction numbers mean nothing in another cluster
+    NEW.phase_xid := NULL;
+  ELSE
+    NEW.floors_xid := NULL;
   END IF;
   RETURN NEW;
 END $$;

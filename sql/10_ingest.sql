@@ -40,6 +40,8 @@ CREATE TABLE meterflow.dedup_generations (
   generation  integer PRIMARY KEY,
   opened_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   closed_at   timestamptz,
+  -- Latest time of an event in it, known once closed: nothing up to then may be accepted once it is dropped.
+  last_at     timestamptz,
   -- Bounds of the keys with a time prefix, known once closed: lets probes for time-ordered ids skip it.
   min_timed   uuid,
   max_timed   uuid

@@ -114,14 +114,14 @@ BEGIN ATOMIC
   INSERT INTO meterflow.dirty_ranges (tenant_id, meter_id, customer_id, from_time, to_time, batch)
   SELECT mark_dirty.tenant_id, mark_dirty.meter_id, mark_dirty.customer_id, lo, hi, mark_dirty.batch
     FROM (SELECT greatest(CASE WHEN isfinite(mark_dirty.from_time) THEN date_trunc('hour', mark_dirty.from_time, 'UTC') ELSE mark_dirty.from_time END,
-                          s.raw_floor) AS lo,
+                          CASE WHEN mark_dirty.customer_id IS NULL THEN s.raw_floor ELSE '-infinity' END) AS lo,
                  CASE WHEN NOT isfinite(mark_dirty.to_time) THEN mark_dirty.to_time
                       ELSE date_trunc('hour', mark_dirty.to_time + interval '1 hour - 1 microsecond', 'UTC') END AS hi
             FROM meterflow.fold_state s) r
    WHERE lo < hi;
 END;
 COMMENT ON FUNCTION meterflow.mark_dirty(text, integer, text, timestamptz, timestamptz, bigint) IS
-  'Internal: from now on reads of the range use raw events, until the folder has rebuilt it. What retention dropped stays as it was rolled up.';
+  'Internal: from now on reads of the range use raw events, until the folder has rebuilt it. What retention dropped stays as it was rolled up; a correction under way is not cut, for its event is still there.';
 
 -- Empties a slot that no snapshot needs; false when a reader is in it just now.
 CREATE FUNCTION meterflow.empty_slot(slot smallint) RETURNS boolean

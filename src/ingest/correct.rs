@@ -84,7 +84,7 @@ fn amend_event(transaction_id: &str, event: &str, reason: &str, source: &str) ->
             stored = newest; // amended meanwhile: this amendment goes on top
         };
         take_back(&tenant, &fenced, &stored)?;
-        batch::replace(&tenant, &fenced, &merged)?.map_err(refused)?;
+        batch::replace(&tenant, &fenced, &merged, stored.at)?.map_err(refused)?;
         lock::command_done();
         Ok(new_seq)
     })())

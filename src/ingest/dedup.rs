@@ -1,8 +1,8 @@
 //! Exactly once: which events of a batch are new.
 //!
 //! # Protocol
-//! Keys are sorted (one order for all sessions, and neighbours in the index) and equal keys in the batch collapse to
-//! the first. Older generations, and the current one when a sample shows retries, are probed with the newest
+//! Keys are sorted (one order for all sessions, and neighbours in the index) and of equal keys in the batch the
+//! first stands for all. Older generations, and the current one when a sample shows retries, are probed with the newest
 //! snapshot: hits are duplicates, or conflicts when another payload was sent. The rest are inserted into every generation of
 //! `engine.insert_generations`. The unique index is the only authority: a contested key is settled (`pg/keys.rs`)
 //! before the next is inserted; it waits for a rival in flight, and if that commits, the event is a duplicate.
@@ -33,25 +33,44 @@ const KEY_COLUMNS: usize = 3;
 /// Keeps the candidates whose keys are new, and claims those keys; the others are counted or reported.
 pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut Report) -> Outcome<()> {
     candidates.sort_unstable_by(|a, b| (a.key, a.seq).cmp(&(b.key, b.seq)));
-    let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
-    let mut first = 0;
-    for i in 1..candidates.len() {
-        if candidates[i].key == candidates[first].key {
-            known[i] = Some(Known { payload: candidates[first].payload, at: candidates[first].at });
-        } else {
-            first = i;
+    // The first of each key stands for it; the others are compared with what the key turns out to hold.
+    let mut followers = Vec::new();
+    let mut leaders: Vec<Candidate<'_>> = Vec::with_capacity(candidates.len());
+    for candidate in candidates.drain(..) {
+        match leaders.last() {
+            Some(leader) if leader.key == candidate.key => followers.push(candidate),
+            _ => leaders.push(candidate),
         }
     }
-    settle(candidates, &known, report);
+    *candidates = leaders;
+    let mut held = Held::default();
+    claim_leaders(fenced, candidates, &mut held, report)?;
+    if !followers.is_empty() {
+        held.extend(candidates.iter().map(|candidate| (candidate.key, candidate.payload)));
+        for follower in followers {
+            refuse(&follower, held.get(&follower.key).copied(), report);
+        }
+    }
+    Ok(())
+}
 
+/// What the keys of a batch hold already, or now: the payload they were accepted with.
+type Held = FxHashMap<[u8; 16], i64>;
+
+fn claim_leaders(
+    fenced: &Fenced,
+    candidates: &mut Vec<Candidate<'_>>,
+    held: &mut Held,
+    report: &mut Report,
+) -> Outcome<()> {
     let engine = &fenced.engine;
     for &generation in &engine.insert_generations {
         if candidates.len() <= SAMPLE || sample_has_retries(generation, candidates)? {
-            probe(generation, candidates, |_| true, report)?;
+            probe(generation, candidates, |_| true, held, report)?;
         }
     }
     for closed in &engine.probe_generations {
-        probe(closed.generation, candidates, |key| closed.may_hold(key), report)?;
+        probe(closed.generation, candidates, |key| closed.may_hold(key), held, report)?;
     }
 
     // Rows placed so far, newest generation last: a key that turns out taken is taken back everywhere.
@@ -80,7 +99,7 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
             let tids = candidates.iter().map(|c| c.key).zip(tids).filter_map(|(key, tid)| Some((key, tid?)));
             placed.push((table, tids.collect()));
         }
-        settle(candidates, &known, report);
+        settle(candidates, &known, held, report);
     }
     Ok(())
 }
@@ -123,6 +142,7 @@ fn probe(
     generation: i32,
     candidates: &mut Vec<Candidate<'_>>,
     may_hold: impl Fn(&[u8; 16]) -> bool,
+    held: &mut Held,
     report: &mut Report,
 ) -> Outcome<()> {
     let mut known: Vec<Option<Known>> = vec![None; candidates.len()];
@@ -130,7 +150,7 @@ fn probe(
         candidates.iter().map(|candidate| &candidate.key).enumerate().filter(|(_, key)| may_hold(key)).peekable();
     if keys.peek().is_some() {
         Generation::open(table_of(generation)?)?.probe(keys, |i, hit| known[i] = Some(hit));
-        settle(candidates, &known, report);
+        settle(candidates, &known, held, report);
     }
     Ok(())
 }
@@ -151,7 +171,7 @@ pub fn lookup(fenced: &Fenced, key: &[u8; 16]) -> Outcome<Option<Known>> {
 }
 
 /// Removes the candidates whose key is known.
-fn settle(candidates: &mut Vec<Candidate<'_>>, known: &[Option<Known>], report: &mut Report) {
+fn settle(candidates: &mut Vec<Candidate<'_>>, known: &[Option<Known>], held: &mut Held, report: &mut Report) {
     if known.iter().all(Option::is_none) {
         return;
     }
@@ -159,19 +179,21 @@ fn settle(candidates: &mut Vec<Candidate<'_>>, known: &[Option<Known>], report: 
     candidates.retain(|candidate| {
         let hit = known[i];
         i += 1;
-        match hit {
-            None => return true,
-            Some(known) if known.payload == candidate.payload => report.duplicates += 1,
-            Some(_) => {
-                let message =
-                    format!("transaction {} was accepted before with another payload", candidate.event.transaction_id);
-                let fault = Fault {
-                    transaction_id: Some(candidate.event.transaction_id.to_string()),
-                    ..Fault::new(Code::Conflict, message)
-                };
-                report.failures.push(Failure { index: candidate.index, fault });
-            }
-        }
+        let Some(known) = hit else { return true };
+        held.insert(candidate.key, known.payload);
+        refuse(candidate, Some(known.payload), report);
         false
     });
+}
+
+/// Counts an event whose key is taken: a duplicate of what the key holds, or a conflict with it.
+fn refuse(candidate: &Candidate<'_>, held: Option<i64>, report: &mut Report) {
+    if held == Some(candidate.payload) {
+        report.duplicates += 1;
+        return;
+    }
+    let id = candidate.event.transaction_id.to_string();
+    let message = format!("transaction {id} was accepted before with another payload");
+    let fault = Fault { transaction_id: Some(id), ..Fault::new(Code::Conflict, message) };
+    report.failures.push(Failure { index: candidate.index, fault });
 }

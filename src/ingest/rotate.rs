@@ -14,7 +14,7 @@
 //! decides between them; and when writers insert into g+1 only, all keys of g have been committed or rolled back,
 //! so probing g is enough. No writer waits for a rotation.
 //!
-//! A generation is dropped when its last key is older than the dedup window; `dedup_floor` then refuses events of its
+//! A generation is dropped when its last key, and the latest of its events, are older than the dedup window; `dedup_floor` then refuses events of its
 //! time, whatever the window is set to later.
 //!
 //! # Crash behaviour
@@ -121,7 +121,8 @@ fn finish() -> Outcome<()> {
         )
     };
     spi::command(&format!(
-        "UPDATE meterflow.dedup_generations SET closed_at = clock_timestamp(), min_timed = {}, max_timed = {} WHERE generation = {closed}",
+        "UPDATE meterflow.dedup_generations SET closed_at = clock_timestamp(), min_timed = {}, max_timed = {}, \
+                last_at = (SELECT max(at) FROM meterflow.dedup_keys_{closed}) WHERE generation = {closed}",
         edge("ASC"),
         edge("DESC")
     ))
@@ -157,15 +158,13 @@ fn drop_expired() -> Outcome<bool> {
         }
         spi::command(&format!("DROP TABLE {table}"))?;
     }
-    // An event of a generation is at most the future window younger than its end.
-    let (keep, future) = (settings::backdate_window() + settings::future_window(), settings::future_window());
     let expired = spi::run(
-        "WITH expired AS (SELECT max(generation) AS last, max(closed_at) + $2 * interval '1 microsecond' AS floor FROM meterflow.dedup_generations \
-                           WHERE closed_at + $1 * interval '1 microsecond' < clock_timestamp()) \
+        "WITH expired AS (SELECT max(generation) AS last, max(last_at) AS floor FROM meterflow.dedup_generations \
+                           WHERE greatest(closed_at, last_at) + $1 * interval '1 microsecond' < clock_timestamp()) \
          UPDATE meterflow.engine e SET phase_xid = pg_catalog.pg_current_xact_id(), dedup_floor = greatest(e.dedup_floor, x.floor), \
                 probe_generations = (SELECT coalesce(array_agg(g ORDER BY g DESC), '{}') FROM unnest(e.probe_generations) g WHERE g > x.last) \
            FROM expired x WHERE x.last = ANY (e.probe_generations)",
-        &[(keep as f64).into(), (future as f64).into()],
+        &[(settings::backdate_window() as f64).into()],
         See::Write,
         |_| Ok(()),
     )?;

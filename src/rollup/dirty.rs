@@ -72,26 +72,27 @@ pub fn rebuild(ids: &[i64], state: &FoldState) -> Outcome<bool> {
             Ok(())
         },
     )?;
+    // Corrections of one hour leave a range each; they are rebuilt together.
+    marks.sort_by(|a, b| a.what().cmp(&b.what()));
     let leaves = partition::leaves(session::relation("events")?);
     let mut budget = EVENTS_PER_FOLD;
-    for mark in &marks {
-        let (Some(first), Some(last)) = (leaves.first(), leaves.last()) else {
-            forget(mark)?;
-            continue;
-        };
-        let end = mark.to.min(ladder::ceil(Grain::Day, last.to));
-        let mut from = mark.from.max(ladder::floor(Grain::Day, first.from));
-        while from < end {
-            if budget == 0 {
-                shorten(mark, from)?;
-                return Ok(true);
+    for same in marks.chunk_by(|a, b| a.what() == b.what()) {
+        let mark = &same[0];
+        if let (Some(first), Some(last)) = (leaves.first(), leaves.last()) {
+            let end = mark.to.min(ladder::ceil(Grain::Day, last.to));
+            let mut from = mark.from.max(ladder::floor(Grain::Day, first.from));
+            while from < end {
+                if budget == 0 {
+                    shorten(same, from)?;
+                    return Ok(true);
+                }
+                let to = slice_end(&leaves, from).min(end);
+                let events = rebuild_slice(mark, from, to, state)?;
+                budget = budget.saturating_sub(events.max(1));
+                from = to;
             }
-            let to = slice_end(&leaves, from).min(end);
-            let events = rebuild_slice(mark, from, to, state)?;
-            budget = budget.saturating_sub(events.max(1));
-            from = to;
         }
-        forget(mark)?;
+        forget(same)?;
     }
     Ok(false)
 }
@@ -105,23 +106,28 @@ fn slice_end(leaves: &[Leaf], from: i64) -> i64 {
     }
 }
 
-fn forget(mark: &Mark) -> Outcome<()> {
-    spi::run("DELETE FROM meterflow.dirty_ranges WHERE id = $1", &[mark.id.into()], See::Write, |_| Ok(()))?;
+fn forget(marks: &[Mark]) -> Outcome<()> {
+    let ids: Vec<i64> = marks.iter().map(|mark| mark.id).collect();
+    spi::run("DELETE FROM meterflow.dirty_ranges WHERE id = ANY ($1)", &[ids.into()], See::Write, |_| Ok(()))?;
     Ok(())
 }
 
-fn shorten(mark: &Mark, from: i64) -> Outcome<()> {
-    spi::run(
-        "UPDATE meterflow.dirty_ranges SET from_time = $2 WHERE id = $1",
-        &[mark.id.into(), spi::time(from)],
-        See::Write,
-        |_| Ok(()),
-    )?;
+fn shorten(marks: &[Mark], from: i64) -> Outcome<()> {
+    let ids: Vec<i64> = marks.iter().map(|mark| mark.id).collect();
+    let sql = "UPDATE meterflow.dirty_ranges SET from_time = $2 WHERE id = ANY ($1)";
+    spi::run(sql, &[ids.into(), spi::time(from)], See::Write, |_| Ok(()))?;
     Ok(())
+}
+
+impl Mark {
+    fn what(&self) -> (&str, i32, Option<&str>, i64, i64) {
+        (&self.tenant, self.meter, self.customer.as_deref(), self.from, self.to)
+    }
 }
 
 /// Rebuilds whole hours of at most some days; returns the events it read.
 fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<usize> {
+    let (from, to) = widened(from, to, state);
     spi::run(
         "DELETE FROM meterflow.rollups WHERE tenant_id = $1 AND meter_id = $2 AND grain = 'h' AND ($3::text IS NULL OR customer_id = $3) AND bucket >= $4 AND bucket < $5",
         &[
@@ -166,9 +172,35 @@ fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<
     for (finer, grain) in [(Grain::Hour, Grain::Day), (Grain::Day, Grain::Month)] {
         let closed = ladder::closed(grain, state);
         let (low, high) = (ladder::floor(grain, from), ladder::ceil(grain, to).min(closed));
-        if low < high {
+        // A month whose days are gone, and whose first raw events are too, stays as it was rolled up.
+        let lost = grain == Grain::Month && low < state.day_cleared && low < state.raw_cleared;
+        if low < high && !lost {
             ladder::climb(finer, grain, low, high, Some(&whose))?;
         }
     }
+    // What has been cleared has come back only for the climb.
+    for (grain, cleared) in [(Grain::Hour, state.hour_cleared), (Grain::Day, state.day_cleared)] {
+        if from < cleared {
+            spi::run(
+                "DELETE FROM meterflow.rollups WHERE tenant_id = $1 AND meter_id = $2 AND grain = $3::\"char\" AND bucket < $4",
+                &[mark.tenant.as_str().into(), mark.meter.into(), ladder::letter(grain).into(), spi::time(cleared)],
+                See::Write,
+                |_| Ok(()),
+            )?;
+        }
+    }
     Ok(events)
+}
+
+/// A slice grown to the whole days and months that are made from it, where the finer rollups of their other parts have
+/// been cleared.
+fn widened(from: i64, to: i64, state: &FoldState) -> (i64, i64) {
+    let (mut from, mut to) = (from, to);
+    for (grain, cleared) in [(Grain::Day, state.hour_cleared), (Grain::Month, state.day_cleared)] {
+        let (low, high) = (ladder::floor(grain, from), ladder::ceil(grain, to));
+        if from < cleared && low >= state.raw_cleared {
+            (from, to) = (low, high);
+        }
+    }
+    (from, to)
 }

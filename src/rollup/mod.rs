@@ -24,12 +24,16 @@ pub struct FoldState {
     pub hour_floor: i64,
     pub day_floor: i64,
     pub raw_floor: i64,
+    pub hour_cleared: i64,
+    pub day_cleared: i64,
+    pub raw_cleared: i64,
 }
 
 impl FoldState {
     pub fn read(see: See) -> Outcome<FoldState> {
         spi::one(
-            "SELECT folded_batch, folds, closed_day, closed_month, hour_floor, day_floor, raw_floor FROM meterflow.fold_state",
+            "SELECT folded_batch, folds, closed_day, closed_month, hour_floor, day_floor, raw_floor, \
+                    hour_cleared, day_cleared, raw_cleared FROM meterflow.fold_state",
             &[],
             see,
             |row| {
@@ -41,6 +45,9 @@ impl FoldState {
                     hour_floor: row.time(4)?,
                     day_floor: row.time(5)?,
                     raw_floor: row.time(6)?,
+                    hour_cleared: row.time(7)?,
+                    day_cleared: row.time(8)?,
+                    raw_cleared: row.time(9)?,
                 })
             },
         )?

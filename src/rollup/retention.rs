@@ -1,16 +1,28 @@
 //! What is thrown away, and in which order, so that no answer changes silently.
 //!
-//! - **Raw events**: a partition goes when all of it is older than the retention (never younger than the backdate
-//!   window), its deltas are folded and no dirty range needs it. `raw_floor` tells readers; rollups stay.
-//! - **Hour rollups** older than their setting go once their day rollups exist (`hour_floor`), day rollups likewise
-//!   (`day_floor`). Late events can't come that late; voids that old are refused.
+//! - **Raw events**: partitions older than the retention (never younger than the backdate window).
+//! - **Hour rollups** once their day rollups exist and their setting is past; **day rollups** likewise.
 //!
-//! Each step is one transaction with the floor that announces it. DROP takes AccessExclusiveLock on `events` for an
-//! instant, so it waits for it only as long as lock_timeout lets it and is tried again next time.
+//! # Protocol: announce, then clear
+//! One transaction raises the floor: readers of later snapshots don't read below it, corrections below it are refused.
+//! A later transaction clears what lies below, when
+//! - the announcement has committed, and `WaitForLockers(deltas)` has outlasted the corrections that may not have seen it;
+//! - no dirty range reaches below the floor: what a correction under way has touched is rebuilt first, from what is
+//!   still there;
+//! - for raw events: every snapshot in the cluster sees the floor, for DROP TABLE is not bound by snapshots. (A standby
+//!   without feedback may have older ones: its readers look, and refuse; usage/source.rs.)
+//!
+//! DROP takes AccessExclusiveLock on `events` for an instant; it waits for it as long as lock_timeout lets it.
+//!
+//! # Crash behaviour
+//! A floor that is announced and not cleared is cleared by the next call.
+//!
+//! Proof: tests/client/retention.rs.
 
 use pgrx::prelude::*;
 
 use crate::pg::error::{Outcome, raise};
+use crate::pg::lock::{all_snapshots_see, wait_for_lockers};
 use crate::pg::partition;
 use crate::pg::session;
 use crate::pg::settings;
@@ -21,7 +33,16 @@ use super::{FoldState, enter};
 
 const DAY: i64 = 86_400_000_000;
 
-/// Drops what the settings say; returns how many partitions and rollup rows went.
+/// What of `fold_state` belongs to one kind of detail.
+struct Detail {
+    grain: Grain,
+    floor_column: &'static str,
+    cleared_column: &'static str,
+    floor: i64,
+    cleared: i64,
+}
+
+/// Clears what was announced, announces what is due; returns how many partitions and rollup rows went.
 #[pg_extern(sql = "")]
 fn apply_retention() -> i64 {
     raise(run())
@@ -29,46 +50,107 @@ fn apply_retention() -> i64 {
 
 fn run() -> Outcome<i64> {
     let Some(_owner) = enter("apply_retention")? else { return Ok(0) };
-    let now = session::now();
     let state = FoldState::read(See::Write)?;
-    // An event may arrive this late, and a void of it later still.
-    let keep = settings::backdate_window() + 2 * DAY;
+    let details = [
+        Detail {
+            grain: Grain::Raw,
+            floor_column: "raw_floor",
+            cleared_column: "raw_cleared",
+            floor: state.raw_floor,
+            cleared: state.raw_cleared,
+        },
+        Detail {
+            grain: Grain::Hour,
+            floor_column: "hour_floor",
+            cleared_column: "hour_cleared",
+            floor: state.hour_floor,
+            cleared: state.hour_cleared,
+        },
+        Detail {
+            grain: Grain::Day,
+            floor_column: "day_floor",
+            cleared_column: "day_cleared",
+            floor: state.day_floor,
+            cleared: state.day_cleared,
+        },
+    ];
     let mut gone = 0;
-    if let Some(span) = settings::retention() {
-        gone += drop_partitions(ladder::floor(Grain::Day, now - span.max(keep)), &state)?;
-    }
-    for (grain, span, floor, column, bound) in [
-        (Grain::Hour, settings::hour_rollups(), state.hour_floor, "hour_floor", state.closed_day),
-        (Grain::Day, settings::day_rollups(), state.day_floor, "day_floor", state.closed_month),
-    ] {
-        let Some(span) = span else { continue };
-        let coarser = if grain == Grain::Hour { Grain::Day } else { Grain::Month };
-        let new_floor = ladder::floor(coarser, now - span.max(keep)).min(bound);
-        if new_floor > floor && !dirty_before(new_floor)? {
-            gone += downsample(grain, new_floor, column)?;
+    if details.iter().any(|detail| detail.cleared < detail.floor) {
+        let announced = spi::one(
+            "SELECT floors_xid::text::bigint FROM meterflow.fold_state WHERE floors_xid IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned() OR floors_xid IS NULL",
+            &[],
+            See::Write,
+            |row| Ok(row.get::<i64>(0)),
+        )?;
+        if let Some(xid) = announced {
+            let deltas = session::relation("deltas")?;
+            wait_for_lockers(deltas, pg_sys::ShareLock);
+            let seen_by_all = xid.is_none_or(|xid| all_snapshots_see(xid.cast_unsigned(), deltas));
+            for detail in details.iter().filter(|detail| detail.cleared < detail.floor) {
+                if (detail.grain != Grain::Raw || seen_by_all) && !dirty_before(detail.floor)? {
+                    gone += clear(detail)?;
+                }
+            }
         }
     }
+    announce(&details, &state)?;
     Ok(gone)
 }
 
-/// Drops the partitions that end at or before `before`.
-fn drop_partitions(before: i64, state: &FoldState) -> Outcome<i64> {
-    let leaves: Vec<_> =
-        partition::leaves(session::relation("events")?).into_iter().filter(|leaf| leaf.to <= before).collect();
-    let Some(last) = leaves.last() else { return Ok(0) };
-    // Whole days only: a day of which a part is gone could not be rebuilt.
-    let floor = ladder::floor(Grain::Day, last.to);
-    if floor <= state.raw_floor || dirty_before(floor)? || unfolded_before(floor, state)? {
-        return Ok(0);
+/// Raises the floors that are due.
+fn announce(details: &[Detail], state: &FoldState) -> Outcome<()> {
+    let now = session::now();
+    // An event may arrive this late, and a void of it later still.
+    let keep = settings::backdate_window() + 2 * DAY;
+    for detail in details {
+        let (span, coarser, bound) = match detail.grain {
+            Grain::Raw => (settings::retention(), Grain::Day, i64::MAX),
+            Grain::Hour => (settings::hour_rollups(), Grain::Day, state.closed_day),
+            Grain::Day | Grain::Month => (settings::day_rollups(), Grain::Month, state.closed_month),
+        };
+        let Some(span) = span else { continue };
+        let mut floor = ladder::floor(coarser, now - span.max(keep)).min(bound);
+        if detail.grain == Grain::Raw {
+            // No further than there is something to drop: a floor ahead of it would refuse answers for nothing.
+            let leaves = partition::leaves(session::relation("events")?);
+            let last = leaves.iter().filter(|leaf| leaf.to <= floor).map(|leaf| leaf.to).max();
+            floor = last.map_or(i64::MIN, |last| ladder::floor(Grain::Day, last));
+        }
+        if floor > detail.floor && !dirty_before(floor)? && !unfolded_before(floor, state)? {
+            let sql = format!(
+                "UPDATE meterflow.fold_state SET {} = $1, floors_xid = pg_catalog.pg_current_xact_id()",
+                detail.floor_column
+            );
+            spi::run(&sql, &[spi::time(floor)], See::Write, |_| Ok(()))?;
+        }
     }
+    Ok(())
+}
+
+/// Removes what lies below an announced floor.
+fn clear(detail: &Detail) -> Outcome<i64> {
+    let gone = match detail.grain {
+        Grain::Raw => drop_partitions(detail.floor)?,
+        grain => spi::run(
+            "DELETE FROM meterflow.rollups WHERE grain = $1::\"char\" AND bucket < $2",
+            &[ladder::letter(grain).into(), spi::time(detail.floor)],
+            See::Write,
+            |_| Ok(()),
+        )? as i64,
+    };
+    let sql = format!("UPDATE meterflow.fold_state SET {} = $1", detail.cleared_column);
+    spi::run(&sql, &[spi::time(detail.floor)], See::Write, |_| Ok(()))?;
+    Ok(gone)
+}
+
+fn drop_partitions(floor: i64) -> Outcome<i64> {
+    let leaves = partition::leaves(session::relation("events")?);
     let mut gone = 0;
     for leaf in leaves.iter().filter(|leaf| leaf.to <= floor) {
-        let name = spi::one("SELECT $1::regclass::text", &[leaf.oid.into()], See::Write, |row| row.text(0))?
-            .unwrap_or_default();
-        spi::command(&format!("DROP TABLE {name}"))?;
+        let name = spi::one("SELECT $1::regclass::text", &[leaf.oid.into()], See::Write, |row| row.text(0))?;
+        spi::command(&format!("DROP TABLE {}", name.unwrap_or_default()))?;
         gone += 1;
     }
-    spi::run("UPDATE meterflow.fold_state SET raw_floor = $1", &[spi::time(floor)], See::Write, |_| Ok(()))?;
     spi::run("DELETE FROM meterflow.event_corrections WHERE timestamp < $1", &[spi::time(floor)], See::Write, |_| {
         Ok(())
     })?;
@@ -76,12 +158,13 @@ fn drop_partitions(before: i64, state: &FoldState) -> Outcome<i64> {
 }
 
 fn dirty_before(time: i64) -> Outcome<bool> {
-    Ok(spi::one(
+    let found = spi::one(
         "SELECT EXISTS (SELECT FROM meterflow.dirty_ranges WHERE from_time < $1)",
         &[spi::time(time)],
         See::Write,
         |row| row.bool(0),
-    )? == Some(true))
+    )?;
+    Ok(found == Some(true))
 }
 
 /// Whether a batch that is not folded yet may hold events of that time: when it was recorded, they were accepted.
@@ -93,15 +176,4 @@ fn unfolded_before(time: i64, state: &FoldState) -> Outcome<bool> {
         |row| Ok(if row.is_null(0) { i64::MAX } else { row.time(0)? }),
     )?;
     Ok(oldest.is_some_and(|recorded_at| recorded_at.saturating_sub(settings::backdate_window()) < time))
-}
-
-fn downsample(grain: Grain, floor: i64, column: &str) -> Outcome<i64> {
-    let rows = spi::run(
-        "DELETE FROM meterflow.rollups WHERE grain = $1::\"char\" AND bucket < $2",
-        &[ladder::letter(grain).into(), spi::time(floor)],
-        See::Write,
-        |_| Ok(()),
-    )?;
-    spi::run(&format!("UPDATE meterflow.fold_state SET {column} = $1"), &[spi::time(floor)], See::Write, |_| Ok(()))?;
-    Ok(rows as i64)
 }

@@ -32,7 +32,12 @@ enum Fault {
 fn every_event_counts_once_after_any_crash() {
     let seed = seed();
     let _announce = Announce(seed);
-    let settings = ["meterflow.fold_interval=50ms", "meterflow.launcher_interval=1s", "meterflow.dedup_generation=3s", "restart_after_crash=on"];
+    let settings = [
+        "meterflow.fold_interval=50ms",
+        "meterflow.launcher_interval=1s",
+        "meterflow.dedup_generation=3s",
+        "restart_after_crash=on",
+    ];
     let server = Server::start("crash", &settings);
     let mut client = server.create_database("crash");
     run(&mut client, METERS);
@@ -56,7 +61,9 @@ fn every_event_counts_once_after_any_crash() {
                 // Each at least once in a short run.
                 let fault = if round < 4 { all[round as usize] } else { *rng.pick(&all) };
                 let before = sent.load(Ordering::Relaxed);
-                until("clients are at work again", || sent.load(Ordering::Relaxed) > before + 3 || stop.load(Ordering::Relaxed));
+                until("clients are at work again", || {
+                    sent.load(Ordering::Relaxed) > before + 3 || stop.load(Ordering::Relaxed)
+                });
                 std::thread::sleep(Duration::from_millis(rng.range(0..700) as u64));
                 let began = Instant::now();
                 strike(&server, fault);
@@ -107,7 +114,12 @@ fn batch(seed: u64, client: u64, number: u64, base: i64) -> Vec<Event> {
             customer: format!("customer {}", rng.range(0..40)),
             name: "call".to_string(),
             at: Some(base - rng.range(0..3 * 86_400) * 1_000_000),
-            properties: format!("{{\"units\":{},\"model\":\"m{}\",\"user\":\"u{}\"}}", rng.range(1..1000), rng.range(0..3), rng.range(0..500)),
+            properties: format!(
+                "{{\"units\":{},\"model\":\"m{}\",\"user\":\"u{}\"}}",
+                rng.range(1..1000),
+                rng.range(0..3),
+                rng.range(0..500)
+            ),
         })
         .collect()
 }
@@ -196,7 +208,9 @@ fn send(client: &mut Client, events: &[Event], by_inbox: bool, void: Option<usiz
 fn strike(server: &Server, fault: Fault) {
     let pid_of = |condition: &str| {
         let mut client = server.connect("crash");
-        let sql = format!("SELECT pid FROM pg_stat_activity WHERE datname = 'crash' AND {condition} ORDER BY state = 'active' DESC NULLS LAST, pid LIMIT 1");
+        let sql = format!(
+            "SELECT pid FROM pg_stat_activity WHERE datname = 'crash' AND {condition} ORDER BY state = 'active' DESC NULLS LAST, pid LIMIT 1"
+        );
         rows(&mut client, &sql).first().and_then(|row| row[0].as_deref()?.parse().ok())
     };
     match fault {
@@ -245,7 +259,8 @@ fn compare(client: &mut Client, seed: u64, done: &[Done]) {
     let mut expected: BTreeMap<String, Event> = BTreeMap::new();
     for (client, done) in done.iter().enumerate() {
         for number in 0..done.batches {
-            expected.extend(batch(seed, client as u64, number, base()).into_iter().map(|event| (event.id.clone(), event)));
+            expected
+                .extend(batch(seed, client as u64, number, base()).into_iter().map(|event| (event.id.clone(), event)));
         }
     }
     let stored = rows(client, "SELECT transaction_id, count(*) FROM meterflow.events GROUP BY 1");
@@ -263,7 +278,8 @@ fn compare(client: &mut Client, seed: u64, done: &[Done]) {
     let mut peaks: BTreeMap<String, i64> = BTreeMap::new();
     for event in expected.values() {
         let properties: serde_json::Value = serde_json::from_str(&event.properties).expect("JSON of our own");
-        let (units, model) = (properties["units"].as_i64().expect("a number"), properties["model"].as_str().expect("a text"));
+        let (units, model) =
+            (properties["units"].as_i64().expect("a number"), properties["model"].as_str().expect("a text"));
         let sum = sums.entry((event.customer.clone(), model.to_string())).or_default();
         *sum = (sum.0 + 1, sum.1 + units);
         let peak = peaks.entry(event.customer.clone()).or_default();
@@ -271,8 +287,13 @@ fn compare(client: &mut Client, seed: u64, done: &[Done]) {
     }
     let (from, to) = (time(base() - 10 * 86_400_000_000), time(base() + 86_400_000_000));
     let usage = |client: &mut Client, meter: &str, group: &str| {
-        let sql = format!("SELECT customer_id, group_key->>'model', trim_scale(value) FROM meterflow.usage('{meter}', '{from}', '{to}', group_by => {group})");
-        rows(client, &sql).into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>()).collect::<Vec<_>>()
+        let sql = format!(
+            "SELECT customer_id, group_key->>'model', trim_scale(value) FROM meterflow.usage('{meter}', '{from}', '{to}', group_by => {group})"
+        );
+        rows(client, &sql)
+            .into_iter()
+            .map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
     };
     let found = usage(client, "units", "'{model}'");
     assert_eq!(found.len(), sums.len());

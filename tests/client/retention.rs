@@ -15,7 +15,14 @@ const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 
 fn event(id: &str, at: i64, value: i64) -> Event {
-    Event { id: id.to_string(), source: String::new(), customer: "acme".to_string(), name: "call".to_string(), at: Some(at), properties: format!("{{\"v\":{value}}}") }
+    Event {
+        id: id.to_string(),
+        source: String::new(),
+        customer: "acme".to_string(),
+        name: "call".to_string(),
+        at: Some(at),
+        properties: format!("{{\"v\":{value}}}"),
+    }
 }
 
 /// Events on each of the last days, at noon, ten minutes later, and at three: 267.
@@ -41,13 +48,19 @@ fn fill(client: &mut Client) {
 fn fold(client: &mut Client) {
     until("all is folded", || {
         run(client, "SELECT meterflow.fold()");
-        one(client, "SELECT NOT EXISTS (SELECT FROM meterflow.dirty_ranges) AND (SELECT last_value FROM meterflow.batch_seq) = (SELECT folded_batch FROM meterflow.fold_state)") == "t"
+        one(
+            client,
+            "SELECT NOT EXISTS (SELECT FROM meterflow.dirty_ranges) AND (SELECT last_value FROM meterflow.batch_seq) = (SELECT folded_batch FROM meterflow.fold_state)",
+        ) == "t"
     });
 }
 
 fn start(name: &str) -> (Server, Client) {
     // No workers: each step is taken when the test says so.
-    let server = Server::start(name, &["meterflow.workers=off", "meterflow.backdate_window=100d", "max_locks_per_transaction=256"]);
+    let server = Server::start(
+        name,
+        &["meterflow.workers=off", "meterflow.backdate_window=100d", "max_locks_per_transaction=256"],
+    );
     let mut client = server.create_database("retention");
     fill(&mut client);
     (server, client)
@@ -79,8 +92,17 @@ fn a_snapshot_from_before_a_drop_answers_as_before_or_says_that_it_can_not() {
         }
     }
     match try_rows(&mut reader, SOME_EVENTS) {
-        Ok(rows) => assert_eq!(rows[0][0].as_deref(), Some("30"), "ten days of three events, from after one noon to just after another"),
-        Err(error) => assert!(has_code(&error, &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) || has_code(&error, &SqlState::T_R_SERIALIZATION_FAILURE), "{}", shown(&error)),
+        Ok(rows) => assert_eq!(
+            rows[0][0].as_deref(),
+            Some("30"),
+            "ten days of three events, from after one noon to just after another"
+        ),
+        Err(error) => assert!(
+            has_code(&error, &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
+                || has_code(&error, &SqlState::T_R_SERIALIZATION_FAILURE),
+            "{}",
+            shown(&error)
+        ),
     }
     let _ = try_rows(&mut reader, "ROLLBACK");
     retain(&mut client);
@@ -107,7 +129,9 @@ fn correct_while(name: &str, settings: &[&str]) {
     fold(&mut client);
     retain(&mut client);
     let day = |n: i64| format!("date_trunc('day', now(), 'UTC') - interval '{n} days'");
-    let value = |client: &mut Client, meter: &str| one(client, &format!("SELECT value FROM meterflow.usage('{meter}', {}, {}, total => true)", day(60), day(59)));
+    let value = |client: &mut Client, meter: &str| {
+        one(client, &format!("SELECT value FROM meterflow.usage('{meter}', {}, {}, total => true)", day(60), day(59)))
+    };
     assert_eq!(value(&mut client, "events"), "2", "two of the three events of that day are left");
     assert_eq!(value(&mut client, "highest"), "60", "the highest of that day is that of three o'clock");
     assert_eq!(one(&mut client, ALL_EVENTS), "266");
@@ -127,9 +151,16 @@ fn a_correction_under_way_outlives_downsampling() {
 #[test]
 fn a_meter_archived_in_a_downsampled_past_keeps_what_came_before() {
     let (server, mut client) = start("archived");
-    server.set(&["meterflow.backdate_window = '1d'", "meterflow.hour_rollup_days = 10", "meterflow.day_rollup_days = 40"]);
+    server.set(&[
+        "meterflow.backdate_window = '1d'",
+        "meterflow.hour_rollup_days = 10",
+        "meterflow.day_rollup_days = 40",
+    ]);
     retain(&mut client);
-    run(&mut client, "UPDATE meterflow.meters SET archived_at = date_trunc('day', now(), 'UTC') - interval '60 days' + interval '14 hours' WHERE key = 'archived'");
+    run(
+        &mut client,
+        "UPDATE meterflow.meters SET archived_at = date_trunc('day', now(), 'UTC') - interval '60 days' + interval '14 hours' WHERE key = 'archived'",
+    );
     let counted = "SELECT value FROM meterflow.usage('archived', date_trunc('month', now(), 'UTC') - interval '8 months', now(), total => true)";
     assert_eq!(one(&mut client, counted), "89", "all of 29 days, and two of the last");
     fold(&mut client);
@@ -147,7 +178,15 @@ fn a_narrowed_window_accepts_no_event_twice() {
         eprintln!("SKIPPED: the shortest window is a minute; MF_ROUNDS=2 waits for it");
         return;
     }
-    let server = Server::start("narrowed", &["meterflow.workers=off", "meterflow.dedup_generation=1s", "meterflow.future_window=1h", "meterflow.backdate_window=1min"]);
+    let server = Server::start(
+        "narrowed",
+        &[
+            "meterflow.workers=off",
+            "meterflow.dedup_generation=1s",
+            "meterflow.future_window=1h",
+            "meterflow.backdate_window=1min",
+        ],
+    );
     let mut client = server.create_database("retention");
     let early = event("early", now() + 80_000_000, 1).json(Shape::Native);
     assert_eq!(ingest(&mut client, &early).expect("a sound event").accepted, 1);

@@ -75,7 +75,6 @@ impl Server {
         run(&mut self.connect("postgres"), &format!("CREATE DATABASE {name}"));
         let mut client = self.connect(name);
         run(&mut client, "CREATE EXTENSION meterflow");
-        if std::env::var("MF_TEMP").is_ok() { run(&mut client, "ALTER EXTENSION meterflow DROP TABLE meterflow.dedup_keys_1"); } // TEMP
         client
     }
 
@@ -124,7 +123,11 @@ impl Place {
         } else {
             Command::new(self.bin.join(name))
         };
-        command.current_dir("/").env("PGHOST", &self.host).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
+        command
+            .current_dir("/")
+            .env("PGHOST", &self.host)
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", "postgres");
         command
     }
 }
@@ -133,7 +136,10 @@ impl Drop for Home {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let place = self.place.lock().map(|place| place.host.clone()).unwrap_or_default();
-            eprintln!("the server of this test is left for a look: tests/cluster env {}; its log: {place}/log", self.name);
+            eprintln!(
+                "the server of this test is left for a look: tests/cluster env {}; its log: {place}/log",
+                self.name
+            );
             cluster(&["stop".to_string(), "-m".to_string(), "immediate".to_string(), self.name.clone()]);
         } else {
             cluster(&["destroy".to_string(), self.name.clone()]);
@@ -255,7 +261,12 @@ pub fn quote(text: &str) -> String {
 #[track_caller]
 pub fn assert_verified(client: &mut Client) {
     let found = rows(client, "SELECT * FROM meterflow.verify()");
-    assert!(found.is_empty(), "verify() found {} differences, the first: {:?}", found.len(), &found[..found.len().min(3)]);
+    assert!(
+        found.is_empty(),
+        "verify() found {} differences, the first: {:?}",
+        found.len(),
+        &found[..found.len().min(3)]
+    );
 }
 
 /// What ingest says of a batch.

@@ -67,7 +67,10 @@ fn no_snapshot_misses_a_delta_when_slots_are_emptied() {
         let emptied = "SELECT count(*) FROM meterflow.delta_slots WHERE emptied_batch > 0";
         let (mut turns, mut before) = (0, String::new());
         while !stop.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(rounds(30)) && turns < rounds(3) {
-            let now = one(&mut client, "SELECT string_agg(emptied_batch::text, ',' ORDER BY slot) FROM meterflow.delta_slots");
+            let now = one(
+                &mut client,
+                "SELECT string_agg(emptied_batch::text, ',' ORDER BY slot) FROM meterflow.delta_slots",
+            );
             if now != before {
                 turns += 1;
                 before = now;
@@ -82,7 +85,10 @@ fn no_snapshot_misses_a_delta_when_slots_are_emptied() {
         panic!("{}", shown(&error));
     }
     for meter in ["count1", "sum2", "unique_count3", "max2"] {
-        assert!(rows(&mut client, &format!("SELECT * FROM meterflow.verify('{meter}')")).is_empty(), "verify('{meter}')");
+        assert!(
+            rows(&mut client, &format!("SELECT * FROM meterflow.verify('{meter}')")).is_empty(),
+            "verify('{meter}')"
+        );
     }
 }
 

@@ -9,7 +9,9 @@ use postgres::error::SqlState;
 
 use crate::event::{Event, Shape, array};
 use crate::rng::{Announce, Rng, seed};
-use crate::server::{Place, Server, assert_verified, has_code, ingest, kill, now, one, quietly, rows, run, shown, try_rows, until};
+use crate::server::{
+    Place, Server, assert_verified, has_code, ingest, kill, now, one, quietly, rows, run, shown, try_rows, until,
+};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -28,7 +30,12 @@ fn events(rng: &mut Rng, prefix: &str, count: usize) -> Vec<Event> {
             customer: format!("customer {}", rng.range(0..20)),
             name: "call".to_string(),
             at: Some(now() - rng.range(0..5 * DAY)),
-            properties: format!("{{\"units\":{},\"model\":\"m{}\",\"user\":\"u{}\"}}", rng.range(1..1000), rng.range(0..3), rng.range(0..90)),
+            properties: format!(
+                "{{\"units\":{},\"model\":\"m{}\",\"user\":\"u{}\"}}",
+                rng.range(1..1000),
+                rng.range(0..3),
+                rng.range(0..90)
+            ),
         })
         .collect()
 }
@@ -43,11 +50,16 @@ fn usage(client: &mut Client, until: i64) -> Vec<Vec<Option<String>>> {
     for meter in ["events", "units", "highest", "users"] {
         for question in [
             format!("'{until}'::timestamptz - interval '40 days', '{until}'"),
-            format!("'{until}'::timestamptz - interval '4 days 03:17', '{until}', window_size => 'day', timezone => 'America/New_York'"),
+            format!(
+                "'{until}'::timestamptz - interval '4 days 03:17', '{until}', window_size => 'day', timezone => 'America/New_York'"
+            ),
             format!("'{until}'::timestamptz - interval '40 days', '{until}', total => true, group_by => '{{model}}'"),
             format!("'{until}'::timestamptz - interval '20 hours', '{until}', 'customer 2', window_size => 'hour'"),
         ] {
-            all.extend(rows(client, &format!("SELECT '{meter}', * FROM meterflow.usage('{meter}', {question}) ORDER BY 2, 4, 5")));
+            all.extend(rows(
+                client,
+                &format!("SELECT '{meter}', * FROM meterflow.usage('{meter}', {question}) ORDER BY 2, 4, 5"),
+            ));
         }
     }
     all
@@ -65,10 +77,20 @@ impl Standby {
         let data = place.data.parent().expect("a cluster has a home").join("standby");
         quietly(place.tool_as_owner("pg_basebackup").args(["-c", "fast", "-R", "-X", "stream", "-D"]).arg(&data));
         // Its socket's name holds its port; nothing listens on the network.
-        let port = (1..).map(|n| place.port + n).find(|port| !PathBuf::from(format!("{}/.s.PGSQL.{port}", place.host)).exists()).expect("a port");
+        let port = (1..)
+            .map(|n| place.port + n)
+            .find(|port| !PathBuf::from(format!("{}/.s.PGSQL.{port}", place.host)).exists())
+            .expect("a port");
         let log = data.with_extension("log");
         let options = format!("-c port={port} -c listen_addresses='' -c cluster_name='standby'");
-        quietly(place.tool_as_owner("pg_ctl").args(["-s", "-w", "-t", "60", "start", "-o", &options, "-l"]).arg(&log).arg("-D").arg(&data));
+        quietly(
+            place
+                .tool_as_owner("pg_ctl")
+                .args(["-s", "-w", "-t", "60", "start", "-o", &options, "-l"])
+                .arg(&log)
+                .arg("-D")
+                .arg(&data),
+        );
         place.port = port;
         Standby { place, data }
     }
@@ -84,13 +106,20 @@ impl Standby {
 
 impl Drop for Standby {
     fn drop(&mut self) {
-        let _ = self.place.tool_as_owner("pg_ctl").args(["-s", "-w", "-m", "immediate", "stop", "-D"]).arg(&self.data).output();
+        let _ = self
+            .place
+            .tool_as_owner("pg_ctl")
+            .args(["-s", "-w", "-m", "immediate", "stop", "-D"])
+            .arg(&self.data)
+            .output();
     }
 }
 
 fn wait_for_replay(primary: &mut Client, standby: &mut Client) {
     let written = one(primary, "SELECT pg_current_wal_flush_lsn()");
-    until("the standby has caught up", || one(standby, &format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")) == "t");
+    until("the standby has caught up", || {
+        one(standby, &format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")) == "t"
+    });
 }
 
 #[test]
@@ -99,7 +128,13 @@ fn a_standby_answers_alike_and_takes_over() {
     let _announce = Announce(seed);
     let mut rng = Rng::new(seed, 0);
     // Replay compares every page it makes with that of the primary.
-    let settings = ["meterflow.fold_interval=20ms", "meterflow.launcher_interval=1s", "meterflow.dedup_generation=2s", "wal_consistency_checking=all", "max_standby_streaming_delay=2s"];
+    let settings = [
+        "meterflow.fold_interval=20ms",
+        "meterflow.launcher_interval=1s",
+        "meterflow.dedup_generation=2s",
+        "wal_consistency_checking=all",
+        "max_standby_streaming_delay=2s",
+    ];
     let server = Server::start("standby", &settings);
     let mut primary = server.create_database("standby");
     run(&mut primary, METERS);
@@ -152,7 +187,8 @@ fn a_standby_answers_alike_and_takes_over() {
     let expected = usage(&mut primary, asked_at);
     assert_eq!(usage(&mut replica, asked_at), expected);
     assert_verified(&mut replica);
-    let read_only = |error: postgres::Error| assert!(has_code(&error, &SqlState::READ_ONLY_SQL_TRANSACTION), "{}", shown(&error));
+    let read_only =
+        |error: postgres::Error| assert!(has_code(&error, &SqlState::READ_ONLY_SQL_TRANSACTION), "{}", shown(&error));
     read_only(ingest(&mut replica, &json(&sent[..1])).expect_err("a standby takes no events"));
     for verb in ["maintain()", "fold()", "rotate_dedup()", "drain_inbox()", "void_event('busy1-1', 'a test')"] {
         match try_rows(&mut replica, &format!("SELECT * FROM meterflow.{verb}")) {
@@ -179,12 +215,21 @@ fn a_standby_answers_alike_and_takes_over() {
     let later = now();
     let expected = usage(&mut replica, later);
     until("the worker of the new primary has folded all", || {
-        one(&mut replica, "SELECT (SELECT last_value FROM meterflow.batch_seq) <= (SELECT folded_batch FROM meterflow.fold_state)") == "t"
+        one(
+            &mut replica,
+            "SELECT (SELECT last_value FROM meterflow.batch_seq) <= (SELECT folded_batch FROM meterflow.fold_state)",
+        ) == "t"
     });
     assert_eq!(usage(&mut replica, later), expected);
     assert_eq!(
-        one(&mut replica, "SELECT value FROM meterflow.usage('events', now() - interval '20 days', now() + interval '1 day', total => true)"),
-        one(&mut replica, "SELECT count(*) FROM meterflow.events e WHERE NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.seq = e.seq)"),
+        one(
+            &mut replica,
+            "SELECT value FROM meterflow.usage('events', now() - interval '20 days', now() + interval '1 day', total => true)"
+        ),
+        one(
+            &mut replica,
+            "SELECT count(*) FROM meterflow.events e WHERE NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.seq = e.seq)"
+        ),
     );
     assert_verified(&mut replica);
     until("health() is content", || one(&mut replica, "SELECT healthy FROM meterflow.health()") == "t");
@@ -192,7 +237,8 @@ fn a_standby_answers_alike_and_takes_over() {
 
 /// usage() and plain SQL in one snapshot of the standby.
 fn same_snapshot(client: &mut Client) -> Result<(), postgres::Error> {
-    let mut transaction = client.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).read_only(true).start()?;
+    let mut transaction =
+        client.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).read_only(true).start()?;
     let live = "FROM meterflow.events e WHERE NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.tenant_id = e.tenant_id AND c.seq = e.seq)";
     for (meter, naive) in [
         ("events", "count(*)::numeric"),
@@ -200,11 +246,15 @@ fn same_snapshot(client: &mut Client) -> Result<(), postgres::Error> {
         ("highest", "max((properties->>'units')::numeric)"),
         ("users", "count(DISTINCT properties->>'user')::numeric"),
     ] {
-        let sql = format!("SELECT customer_id, trim_scale(value)::text FROM meterflow.usage('{meter}', now() - interval '30 days', now() + interval '2 hours') ORDER BY 1");
+        let sql = format!(
+            "SELECT customer_id, trim_scale(value)::text FROM meterflow.usage('{meter}', now() - interval '30 days', now() + interval '2 hours') ORDER BY 1"
+        );
         let answered = transaction.query(&sql, &[])?;
         let sql = format!("SELECT customer_id, trim_scale({naive})::text {live} GROUP BY 1 ORDER BY 1");
         let expected = transaction.query(&sql, &[])?;
-        let texts = |rows: Vec<postgres::Row>| rows.iter().map(|row| (row.get::<_, String>(0), row.get::<_, String>(1))).collect::<Vec<_>>();
+        let texts = |rows: Vec<postgres::Row>| {
+            rows.iter().map(|row| (row.get::<_, String>(0), row.get::<_, String>(1))).collect::<Vec<_>>()
+        };
         assert_eq!(texts(answered), texts(expected), "{meter} on the standby");
     }
     transaction.commit()

@@ -25,7 +25,14 @@ struct Request {
 impl Request {
     fn json(&self) -> String {
         let properties = format!("{{\"context_tokens\":{},\"generated_tokens\":{}}}", self.context, self.generated);
-        let event = Event { id: self.id.clone(), source: "azure".into(), customer: self.customer.clone(), name: "llm_request".into(), at: None, properties };
+        let event = Event {
+            id: self.id.clone(),
+            source: "azure".into(),
+            customer: self.customer.clone(),
+            name: "llm_request".into(),
+            at: None,
+            properties,
+        };
         let json = event.json(crate::event::Shape::Native);
         format!("{},\"timestamp\":\"{}\"}}", &json[..json.len() - 1], self.time)
     }
@@ -118,18 +125,30 @@ fn compare(client: &mut Client, requests: &[Request]) {
         assert_eq!(requests.iter().filter(of_file).map(|request| request.generated).sum::<i64>(), generated, "{name}");
     }
     let sum = |part: fn(&(&str, i64, i64, i64)) -> i64| TRACES.iter().map(part).sum::<i64>().to_string();
-    let known = [("requests", sum(|trace| trace.1)), ("context", sum(|trace| trace.2)), ("generated", sum(|trace| trace.3))];
+    let known =
+        [("requests", sum(|trace| trace.1)), ("context", sum(|trace| trace.2)), ("generated", sum(|trace| trace.3))];
     let value: [fn(&Request) -> i64; 3] = [|_| 1, |request| request.context, |request| request.generated];
     for ((meter, known), value) in known.into_iter().zip(value) {
-        for period in ["'2023-11-16', '2023-11-17'", "'2023-11-01', '2023-12-01'", "'2023-11-16 18:15:46', '2023-11-16 19:14:20'"] {
+        for period in
+            ["'2023-11-16', '2023-11-17'", "'2023-11-01', '2023-12-01'", "'2023-11-16 18:15:46', '2023-11-16 19:14:20'"]
+        {
             let usage = |more: &str| format!("FROM meterflow.usage('{meter}', {period}, {more})");
-            assert_eq!(one(client, &format!("SELECT value::bigint {}", usage("total => true"))), known, "{meter}, {period}");
-            assert_eq!(one(client, &format!("SELECT sum(value)::bigint {}", usage("NULL"))), known, "{meter}, {period}");
+            assert_eq!(
+                one(client, &format!("SELECT value::bigint {}", usage("total => true"))),
+                known,
+                "{meter}, {period}"
+            );
+            assert_eq!(
+                one(client, &format!("SELECT sum(value)::bigint {}", usage("NULL"))),
+                known,
+                "{meter}, {period}"
+            );
         }
         for (window, length) in [("minute", "2023-11-16T18:17".len()), ("hour", "2023-11-16T18".len())] {
             let mut expected: BTreeMap<(String, String), i64> = BTreeMap::new();
             for request in requests {
-                *expected.entry((request.customer.clone(), request.time[..length].to_string())).or_default() += value(request);
+                *expected.entry((request.customer.clone(), request.time[..length].to_string())).or_default() +=
+                    value(request);
             }
             let format = if window == "minute" { "YYYY-MM-DD\"T\"HH24:MI" } else { "YYYY-MM-DD\"T\"HH24" };
             let sql = format!(
@@ -139,7 +158,8 @@ fn compare(client: &mut Client, requests: &[Request]) {
             let found: BTreeMap<(String, String), i64> = rows(client, &sql)
                 .into_iter()
                 .map(|row| {
-                    let [customer, start, value] = <[Option<String>; 3]>::try_from(row).expect("three columns").map(Option::unwrap);
+                    let [customer, start, value] =
+                        <[Option<String>; 3]>::try_from(row).expect("three columns").map(Option::unwrap);
                     ((customer, start), value.parse().expect("a number"))
                 })
                 .collect();

@@ -51,8 +51,11 @@ pub fn change_meters(shared: &Shared, stream: u64) {
         changes.insert(rng.index(changes.len() + 1), spec.insert());
     }
     // In their order, at random places between the others.
-    let mut sequences: Vec<Vec<String>> =
-        METERS.iter().filter(|spec| spec.early).map(|spec| (2..=spec.versions.len()).map(|version| spec.update(version)).collect()).collect();
+    let mut sequences: Vec<Vec<String>> = METERS
+        .iter()
+        .filter(|spec| spec.early)
+        .map(|spec| (2..=spec.versions.len()).map(|version| spec.update(version)).collect())
+        .collect();
     let archive = |value: &str| format!("UPDATE meterflow.meters SET archived_at = {value} WHERE key = 'archived'");
     sequences.push(vec![archive("now()"), archive("NULL"), archive("clock_timestamp() - interval '3 seconds'")]);
     for sequence in sequences {

@@ -29,12 +29,20 @@ pub struct Filter {
 }
 
 pub const ALL: Filter = Filter { json: "{}", sql: "true", properties: &[] };
-pub const GPT4: Filter = Filter { json: r#"{"model":"gpt-4"}"#, sql: "t.properties->>'model' = 'gpt-4'", properties: &["model"] };
-pub const NOT_CLAUDE: Filter =
-    Filter { json: r#"{"model":{"ne":"claude"}}"#, sql: "t.properties->>'model' IS DISTINCT FROM 'claude'", properties: &["model"] };
-pub const WEST: Filter =
-    Filter { json: r#"{"region":["eu","us"]}"#, sql: "t.properties->>'region' IN ('eu', 'us')", properties: &["region"] };
-pub const NO_REGION: Filter = Filter { json: r#"{"region":null}"#, sql: "t.properties->>'region' IS NULL", properties: &["region"] };
+pub const GPT4: Filter =
+    Filter { json: r#"{"model":"gpt-4"}"#, sql: "t.properties->>'model' = 'gpt-4'", properties: &["model"] };
+pub const NOT_CLAUDE: Filter = Filter {
+    json: r#"{"model":{"ne":"claude"}}"#,
+    sql: "t.properties->>'model' IS DISTINCT FROM 'claude'",
+    properties: &["model"],
+};
+pub const WEST: Filter = Filter {
+    json: r#"{"region":["eu","us"]}"#,
+    sql: "t.properties->>'region' IN ('eu', 'us')",
+    properties: &["region"],
+};
+pub const NO_REGION: Filter =
+    Filter { json: r#"{"region":null}"#, sql: "t.properties->>'region' IS NULL", properties: &["region"] };
 pub const SLOW: Filter = Filter {
     json: r#"{"latency":{"gte":1,"lt":5.5}}"#,
     sql: "(t.properties->>'latency')::numeric >= 1 AND (t.properties->>'latency')::numeric < 5.5",
@@ -45,8 +53,11 @@ pub const EITHER: Filter = Filter {
     sql: "t.properties->>'model' = 'claude' OR t.properties#>>'{usage,tier}' IN ('b', 'c')",
     properties: &["model", "usage.tier"],
 };
-pub const REGION_SET: Filter =
-    Filter { json: r#"{"region":{"exists":true}}"#, sql: "t.properties->>'region' IS NOT NULL", properties: &["region"] };
+pub const REGION_SET: Filter = Filter {
+    json: r#"{"region":{"exists":true}}"#,
+    sql: "t.properties->>'region' IS NOT NULL",
+    properties: &["region"],
+};
 pub const FILTERS: [Filter; 7] = [GPT4, NOT_CLAUDE, WEST, NO_REGION, SLOW, EITHER, REGION_SET];
 
 /// What can be grouped by, dimension of a meter or not.
@@ -68,19 +79,36 @@ pub const METERS: [Spec; 27] = [
     meter("requests", "count", &[simple("llm", None)]),
     meter("requests_west", "count", &[Definition { filter: WEST, dimensions: &["model"], ..simple("llm", None) }]),
     meter("tokens", "sum", &[Definition { dimensions: &["model", "region"], ..simple("llm", Some("usage.tokens")) }]),
-    meter("kilotokens", "sum", &[Definition { multiplier: Some("0.001"), filter: NOT_CLAUDE, ..simple("llm", Some("usage.tokens")) }]),
+    meter(
+        "kilotokens",
+        "sum",
+        &[Definition { multiplier: Some("0.001"), filter: NOT_CLAUDE, ..simple("llm", Some("usage.tokens")) }],
+    ),
     meter("latency_avg", "avg", &[Definition { dimensions: &["model"], ..LATENCY }]),
     meter("latency_min", "min", &[LATENCY]),
-    meter("latency_max", "max", &[Definition { dimensions: &["region", "usage.tier"], multiplier: Some("-2.5"), ..LATENCY }]),
+    meter(
+        "latency_max",
+        "max",
+        &[Definition { dimensions: &["region", "usage.tier"], multiplier: Some("-2.5"), ..LATENCY }],
+    ),
     meter("level_latest", "latest", &[Definition { dimensions: &["region"], ..LEVEL }]),
     meter("users", "unique_count", &[Definition { dimensions: &["model"], ..USER }]),
     Spec { approximate: true, ..meter("users_approx", "unique_count", &[USER]) },
     meter("seats", "weighted_sum", &[LEVEL]),
-    Spec { percentile: Some("0.95"), ..meter("latency_p95", "percentile", &[Definition { dimensions: &["model"], ..LATENCY }]) },
+    Spec {
+        percentile: Some("0.95"),
+        ..meter("latency_p95", "percentile", &[Definition { dimensions: &["model"], ..LATENCY }])
+    },
     Spec { percentile: Some("0.5"), ..meter("level_p50", "percentile", &[LEVEL]) },
     Spec { percentile: Some("0.95"), approximate: true, ..meter("latency_p95_approx", "percentile", &[LATENCY]) },
-    Spec { bucket: Some("15 minutes"), ..meter("tokens_bucket_sum", "bucket_sum", &[simple("llm", Some("usage.tokens"))]) },
-    Spec { bucket: Some("15 minutes"), ..meter("latency_peak", "bucket_max", &[Definition { dimensions: &["model"], ..LATENCY }]) },
+    Spec {
+        bucket: Some("15 minutes"),
+        ..meter("tokens_bucket_sum", "bucket_sum", &[simple("llm", Some("usage.tokens"))])
+    },
+    Spec {
+        bucket: Some("15 minutes"),
+        ..meter("latency_peak", "bucket_max", &[Definition { dimensions: &["model"], ..LATENCY }])
+    },
     Spec { bucket: Some("1 day"), ..meter("level_peak", "bucket_max", &[Definition { filter: EITHER, ..LEVEL }]) },
     // Defined anew while events come in.
     meter(
@@ -102,7 +130,14 @@ pub const METERS: [Spec; 27] = [
     meter("archived", "count", &[simple("llm", None)]),
     // Made while events come in; what they measure may be no number in events of before.
     Spec { early: false, ..meter("late_sum", "sum", &[simple("api", Some("late"))]) },
-    Spec { early: false, ..meter("late_count", "count", &[Definition { filter: REGION_SET, dimensions: &["region"], ..simple("llm", None) }]) },
+    Spec {
+        early: false,
+        ..meter(
+            "late_count",
+            "count",
+            &[Definition { filter: REGION_SET, dimensions: &["region"], ..simple("llm", None) }],
+        )
+    },
     Spec { early: false, ..meter("late_users", "unique_count", &[Definition { filter: SLOW, ..USER }]) },
     Spec { early: false, ..meter("late_min", "min", &[Definition { dimensions: &["model"], ..LATENCY }]) },
     Spec { early: false, ..meter("late_latest", "latest", &[LATENCY]) },
@@ -159,7 +194,9 @@ impl Spec {
         };
         let usable = match definition.property {
             None => "true".to_string(),
-            Some(property) if self.aggregation == "unique_count" => format!("t.properties#>>'{}' IS NOT NULL", path(property)),
+            Some(property) if self.aggregation == "unique_count" => {
+                format!("t.properties#>>'{}' IS NOT NULL", path(property))
+            }
             Some(property) => format!("t.properties#>>'{}' ~ '{NUMBER}'", path(property)),
         };
         format!(
@@ -181,7 +218,12 @@ impl Spec {
             "latest" => ("(array_agg(v ORDER BY at DESC, seq DESC NULLS LAST))[1]".to_string(), "NULL"),
             "unique_count" => ("count(DISTINCT j)::numeric".to_string(), "0"),
             "weighted_sum" => (
-                format!("round(sum(v * ({e} - {at})) * {FINE} / ({e} - {s}), 24)", e = seconds("e"), s = seconds("s"), at = seconds("at")),
+                format!(
+                    "round(sum(v * ({e} - {at})) * {FINE} / ({e} - {s}), 24)",
+                    e = seconds("e"),
+                    s = seconds("s"),
+                    at = seconds("at")
+                ),
                 "0",
             ),
             "percentile" => {

@@ -85,10 +85,10 @@ impl Days {
     fn time(&self, rng: &mut Rng) -> i64 {
         let now = now();
         match rng.range(0..100) {
-            ..35 => now - rng.range(0..20 * MINUTE),
-            ..55 => now - rng.range(0..3 * DAY),
-            ..80 => rng.pick(&self.changes) + rng.range(-4 * HOUR..4 * HOUR),
-            ..90 => now - 37 * DAY * rng.range(1..7) - rng.range(0..DAY),
+            0..35 => now - rng.range(0..20 * MINUTE),
+            35..55 => now - rng.range(0..3 * DAY),
+            55..80 => rng.pick(&self.changes) + rng.range(-4 * HOUR..4 * HOUR),
+            80..90 => now - 37 * DAY * rng.range(1..7) - rng.range(0..DAY),
             // Ties, and the first and last microsecond of an hour.
             _ => {
                 let hour = now - rng.range(0..30 * HOUR);
@@ -102,8 +102,12 @@ impl Days {
 fn reads_equal_what_was_sent_at_every_step() {
     let seed = seed();
     let _announce = Announce(seed);
-    let mut settings: Vec<&str> = vec!["meterflow.fold_interval=50ms", "meterflow.dedup_generation=2s", "meterflow.launcher_interval=1s"];
-    settings.push("max_locks_per_transaction=256");
+    let settings = [
+        "meterflow.fold_interval=50ms",
+        "meterflow.dedup_generation=2s",
+        "meterflow.launcher_interval=1s",
+        "max_locks_per_transaction=256",
+    ];
     let server = Server::start("oracle", &settings);
     server.set(&WIDE);
     let mut client = server.create_database("oracle");
@@ -122,7 +126,8 @@ fn reads_equal_what_was_sent_at_every_step() {
                 unnest('{Europe/Berlin,America/New_York}'::text[]) z \
           WHERE (g AT TIME ZONE z) - ((g - interval '1 hour') AT TIME ZONE z) <> interval '1 hour'",
     );
-    let changes: Vec<i64> = changes.into_iter().map(|row| row[0].as_deref().unwrap_or_default().parse().expect("a number")).collect();
+    let changes: Vec<i64> =
+        changes.into_iter().map(|row| row[0].as_deref().unwrap_or_default().parse().expect("a number")).collect();
     assert!(changes.len() >= 2, "no change of clocks in 290 days");
 
     let shared = Shared {
@@ -213,7 +218,6 @@ fn read(shared: &Shared, stream: u64) {
     let mut client = shared.server.connect("oracle");
     while !shared.stop.load(Ordering::Relaxed) {
         run(&mut client, "BEGIN ISOLATION LEVEL REPEATABLE READ");
-        if std::env::var("MF_TEMP").is_ok() { run(&mut client, "LOCK TABLE meterflow.events IN ACCESS SHARE MODE"); } // TEMP
         let snapshot = Snapshot::take(&mut client);
         let old = rng.chance(30);
         if old {
@@ -254,13 +258,18 @@ fn finish(shared: &Shared, client: &mut Client) {
         run(client, "COMMIT");
         until("all is folded", || {
             run(client, "SELECT meterflow.fold()");
-            one(client, "SELECT (SELECT last_value FROM meterflow.batch_seq) = (SELECT folded_batch FROM meterflow.fold_state) AND NOT EXISTS (SELECT FROM meterflow.dirty_ranges)") == "t"
+            one(
+                client,
+                "SELECT (SELECT last_value FROM meterflow.batch_seq) = (SELECT folded_batch FROM meterflow.fold_state) AND NOT EXISTS (SELECT FROM meterflow.dirty_ranges)",
+            ) == "t"
         });
     }
 
     let counts = &shared.counts;
     let counted = |count: &AtomicU64| count.load(Ordering::Relaxed).to_string();
-    for (name, count) in [("accepted", &counts.accepted), ("duplicates", &counts.duplicates), ("failed", &counts.failed)] {
+    for (name, count) in
+        [("accepted", &counts.accepted), ("duplicates", &counts.duplicates), ("failed", &counts.failed)]
+    {
         let value = one(client, &format!("SELECT value FROM meterflow.status() WHERE name = '{name}'"));
         assert_eq!(value, counted(count), "status() counts {name}");
     }
@@ -275,10 +284,21 @@ fn finish(shared: &Shared, client: &mut Client) {
         counted(&counts.questions),
         counted(&counts.gone)
     );
-    let state = rows(client, "SELECT s.raw_floor, s.hour_floor, s.day_floor, e.dedup_floor, e.insert_generations, e.probe_generations FROM meterflow.fold_state s, meterflow.engine e");
+    let state = rows(
+        client,
+        "SELECT s.raw_floor, s.hour_floor, s.day_floor, e.dedup_floor, e.insert_generations, e.probe_generations FROM meterflow.fold_state s, meterflow.engine e",
+    );
     eprintln!("raw, hour, day and key floors, generations written and probed: {state:?}");
-    assert!(one(client, "SELECT raw_floor > '-infinity' AND hour_floor > '-infinity' AND day_floor > '-infinity' FROM meterflow.fold_state") == "t");
-    assert!(one(client, "SELECT dedup_floor > '-infinity' FROM meterflow.engine") == "t", "no generation of keys has been dropped");
+    assert!(
+        one(
+            client,
+            "SELECT raw_floor > '-infinity' AND hour_floor > '-infinity' AND day_floor > '-infinity' FROM meterflow.fold_state"
+        ) == "t"
+    );
+    assert!(
+        one(client, "SELECT dedup_floor > '-infinity' FROM meterflow.engine") == "t",
+        "no generation of keys has been dropped"
+    );
     let unhealthy = "SELECT reasons FROM meterflow.health() WHERE NOT healthy";
     until("health() is content", || {
         let reasons = rows(client, unhealthy);

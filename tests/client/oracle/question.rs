@@ -54,11 +54,13 @@ impl Snapshot {
         let mut versions: BTreeMap<String, Vec<_>> = BTreeMap::new();
         let sql = "SELECT meter_key, version, valid_from, valid_to, complete_from FROM meterflow.meter_versions ORDER BY meter_key, version";
         for row in rows(client, sql) {
-            let [key, version, from, to, complete] = <[Option<String>; 5]>::try_from(row).expect("five columns").map(Option::unwrap);
+            let [key, version, from, to, complete] =
+                <[Option<String>; 5]>::try_from(row).expect("five columns").map(Option::unwrap);
             versions.entry(key).or_default().push((version.parse().expect("a number"), from, to, complete));
         }
         let floors = rows(client, "SELECT raw_floor, hour_floor, day_floor FROM meterflow.fold_state").remove(0);
-        let [raw_floor, hour_floor, day_floor] = <[Option<String>; 3]>::try_from(floors).expect("three columns").map(Option::unwrap);
+        let [raw_floor, hour_floor, day_floor] =
+            <[Option<String>; 3]>::try_from(floors).expect("three columns").map(Option::unwrap);
         Snapshot { versions, raw_floor, hour_floor, day_floor }
     }
 
@@ -94,7 +96,7 @@ impl Question {
             group_by,
             filter: if rng.chance(25) { *rng.pick(&FILTERS) } else { ALL },
             // A quarter of an hour on the local clock: the oracle knows it of whole hours only.
-            zone: if window == Some("15 minutes") { "UTC" } else { *rng.pick::<&str>(&ZONES) },
+            zone: if window == Some("15 minutes") { "UTC" } else { rng.pick::<&str>(&ZONES) },
         }
     }
 
@@ -104,7 +106,11 @@ impl Question {
         let answered = match in_savepoint(client, &usage) {
             Ok(rows) => answer(rows),
             Err(error) if has_code(&error, &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
-                assert!(self.may_be_gone(snapshot, client), "nothing it asks for has been dropped, yet: {}\n{usage}", shown(&error));
+                assert!(
+                    self.may_be_gone(snapshot, client),
+                    "nothing it asks for has been dropped, yet: {}\n{usage}",
+                    shown(&error)
+                );
                 return Verdict::Gone;
             }
             Err(error) => panic!("{}\n{usage}", shown(&error)),
@@ -220,7 +226,8 @@ impl Question {
             return expected == answered;
         }
         let (Some(expected), Some(answered)) = (expected, answered) else { return false };
-        let (expected, answered): (f64, f64) = (expected.parse().expect("a number"), answered.parse().expect("a number"));
+        let (expected, answered): (f64, f64) =
+            (expected.parse().expect("a number"), answered.parse().expect("a number"));
         let error = match self.spec.aggregation {
             "unique_count" => (0.05 * expected).max(1.0),
             _ => expected.abs() / 128.0,
@@ -239,7 +246,8 @@ impl Question {
         let asked = self.group_by.iter().chain(self.filter.properties);
         let mut not_kept = false;
         for property in asked {
-            not_kept |= versions.iter().any(|(version, ..)| !self.spec.versions[version - 1].dimensions.contains(property));
+            not_kept |=
+                versions.iter().any(|(version, ..)| !self.spec.versions[version - 1].dimensions.contains(property));
         }
         if not_kept || versions.iter().any(|(_, _, _, complete)| complete != "-infinity") {
             return true;

@@ -43,11 +43,10 @@ struct Own {
 enum Expect {
     Accepted,
     Duplicate,
-    /// Other sessions send it, too.
-    Either,
     Failed(&'static str),
     /// Accepted or failed: a meter that can't take it may be there, or not yet.
     MaybeInvalid,
+    /// Accepted, duplicate or failed: other sessions send it, too, and with another payload.
     MaybeConflict,
 }
 
@@ -83,9 +82,9 @@ pub fn work(shared: &Shared, number: u64) {
 impl Writer<'_> {
     fn step(&mut self) {
         match self.rng.range(0..100) {
-            ..72 => self.send(),
-            ..87 => self.copy(),
-            ..94 => self.void(),
+            0..72 => self.send(),
+            72..87 => self.copy(),
+            87..94 => self.void(),
             _ => self.amend(),
         }
     }
@@ -126,10 +125,16 @@ impl Writer<'_> {
     fn common(&mut self) -> (Event, Expect) {
         let number = self.rng.range(0..2000) as u64;
         let mut rng = Rng::new(self.shared.seed, 1_000_000 + number);
-        let properties_ = properties(&mut rng, "llm");
+        let properties = properties(&mut rng, "llm");
         let at = self.shared.days.changes[0] + rng.range(0..6 * HOUR);
-        let mut event =
-            Event { id: format!("common-{number}"), source: "pool".to_string(), customer: "acme".to_string(), name: "llm".to_string(), at: Some(at), properties: properties_ };
+        let mut event = Event {
+            id: format!("common-{number}"),
+            source: "pool".to_string(),
+            customer: "acme".to_string(),
+            name: "llm".to_string(),
+            at: Some(at),
+            properties,
+        };
         if self.rng.chance(20) {
             event.customer = "bolt".to_string();
         }
@@ -140,7 +145,6 @@ impl Writer<'_> {
         let kind = self.rng.range(0..100);
         let known = if self.own.is_empty() { None } else { Some(self.rng.index(self.own.len())) };
         match (kind, known) {
-            (..12, Some(known)) if std::env::var("MF_TEMP").is_ok() && batch.iter().any(|item| item.event.as_ref().is_some_and(|it| it.id == self.own[known].event.id)) => self.new_item(), // TEMP
             (..8, Some(known)) if self.repeatable(&self.own[known]).is_some() => {
                 let own = &self.own[known];
                 let expect = self.repeatable(own).expect("just asked");
@@ -198,7 +202,11 @@ impl Writer<'_> {
         match (self.phase, own.event.at) {
             (Phase::Wide, _) => Some(Expect::Duplicate),
             (Phase::Narrow, Some(at)) if at < now - 10 * MINUTE => Some(Expect::Failed("too_old")),
-            (Phase::Narrow, at) if own.sent > now - 25 * SECOND && at.is_none_or(|at| at > now - 30 * SECOND && at < now) => Some(Expect::Duplicate),
+            (Phase::Narrow, at)
+                if own.sent > now - 25 * SECOND && at.is_none_or(|at| at > now - 30 * SECOND && at < now) =>
+            {
+                Some(Expect::Duplicate)
+            }
             _ => None,
         }
     }
@@ -208,11 +216,16 @@ impl Writer<'_> {
         event.name = "llm".to_string();
         // The id is spent: what failed once must not be taken for accepted.
         let id = serde_json::Value::from(event.id.as_str());
-        let whole = |fields: &str| format!("{{\"transaction_id\":{id},\"customer_id\":\"acme\",\"event_name\":\"llm\",{fields}}}");
+        let whole = |fields: &str| {
+            format!("{{\"transaction_id\":{id},\"customer_id\":\"acme\",\"event_name\":\"llm\",{fields}}}")
+        };
         let far = time(now() + 3 * DAY);
         let (text, code) = match self.rng.range(0..10) {
             0 => ("{\"customer_id\":\"acme\",\"event_name\":\"llm\"}".to_string(), "missing_transaction_id"),
-            1 => (format!("{{\"transaction_id\":{id},\"customer_id\":\"\",\"event_name\":\"llm\"}}"), "missing_customer_id"),
+            1 => (
+                format!("{{\"transaction_id\":{id},\"customer_id\":\"\",\"event_name\":\"llm\"}}"),
+                "missing_customer_id",
+            ),
             2 => (format!("{{\"transaction_id\":{id},\"customer_id\":\"acme\"}}"), "missing_event_name"),
             3 => (whole("\"timestamp\":\"yesterday\""), "invalid_timestamp"),
             4 => (whole("\"timestamp\":\"1999-12-31T23:59:59Z\""), "too_old"),
@@ -245,7 +258,11 @@ impl Writer<'_> {
         let own_read = self.rng.chance(10);
         let began = now();
         let mut transaction = self.client.transaction().expect("a transaction");
-        let result = if by_rows { ingest_rows(&mut transaction, &batch) } else { ingest(&mut transaction, &array(batch.iter().map(|item| item.text.clone()))) };
+        let result = if by_rows {
+            ingest_rows(&mut transaction, &batch)
+        } else {
+            ingest(&mut transaction, &array(batch.iter().map(|item| item.text.clone())))
+        };
         let result = result.unwrap_or_else(|error| panic!("ingest: {}", shown(&error)));
         let taken = settle(&batch, &result);
         let stored = record(&mut transaction, &taken, None);
@@ -260,14 +277,22 @@ impl Writer<'_> {
         }
         if abort {
             transaction.rollback().expect("a rollback");
-            self.unborn.extend(batch.into_iter().filter(|item| item.expect == Expect::Accepted).filter_map(|item| item.event));
+            self.unborn
+                .extend(batch.into_iter().filter(|item| item.expect == Expect::Accepted).filter_map(|item| item.event));
             return;
         }
         transaction.commit().unwrap_or_else(|error| panic!("commit: {}", shown(&error)));
         let ended = now();
         for event in taken.iter().filter(|event| event.source != "pool") {
-            if event.at.is_none_or(|at| at >= 0) && !self.own.iter().rev().take(200).any(|own| own.event.id == event.id && own.event.source == event.source) {
-                self.own.push(Own { event: (*event).clone(), sent: began, at: event.at.unwrap_or(ended), voided: false, line: None });
+            if !self.own.iter().rev().take(200).any(|own| own.event.id == event.id && own.event.source == event.source)
+            {
+                self.own.push(Own {
+                    event: (*event).clone(),
+                    sent: began,
+                    at: event.at.unwrap_or(ended),
+                    voided: false,
+                    line: None,
+                });
             }
         }
         let counts = &self.shared.counts;
@@ -285,7 +310,10 @@ impl Writer<'_> {
             if self.rng.chance(20) {
                 events.push(self.fresh());
             }
-            events.iter_mut().filter(|event| event.properties.contains("oops")).for_each(|event| event.properties = "{}".to_string());
+            events
+                .iter_mut()
+                .filter(|event| event.properties.contains("oops"))
+                .for_each(|event| event.properties = "{}".to_string());
             let text = match &events[..] {
                 [event] => event.json(Shape::Native),
                 events => array(events.iter().map(|event| event.json(Shape::Flexprice))),
@@ -314,7 +342,8 @@ impl Writer<'_> {
         copy.finish().unwrap_or_else(|error| panic!("COPY: {}", shown(&error)));
         let mut accepted = 0;
         for (line, events) in &lines {
-            let timed: Vec<Event> = events.iter().map(|event| Event { at: event.at.or(Some(received)), ..event.clone() }).collect();
+            let timed: Vec<Event> =
+                events.iter().map(|event| Event { at: event.at.or(Some(received)), ..event.clone() }).collect();
             accepted += record(&mut transaction, &timed.iter().collect::<Vec<_>>(), Some(line));
         }
         if self.rng.chance(5) {
@@ -359,7 +388,12 @@ impl Writer<'_> {
         let call = "SELECT meterflow.void_event($1, 'a test', $2)";
         match transaction.query_one(call, &[&own.event.id, &own.event.source]) {
             Ok(_) => {
-                transaction.execute("UPDATE sent SET voided = true WHERE source = $1 AND id = $2", &[&own.event.source, &own.event.id]).expect("an UPDATE");
+                transaction
+                    .execute(
+                        "UPDATE sent SET voided = true WHERE source = $1 AND id = $2",
+                        &[&own.event.source, &own.event.id],
+                    )
+                    .expect("an UPDATE");
                 if self.rng.chance(10) {
                     transaction.rollback().expect("a rollback");
                     return;
@@ -405,7 +439,9 @@ impl Writer<'_> {
             Ok(_) => {
                 assert!(!own.voided, "a voided event can not be amended: {own:?}", own = own.event);
                 let sql = format!("UPDATE sent SET {} WHERE source = $1 AND id = $2", sets.join(", "));
-                transaction.execute(&sql, &[&own.event.source, &own.event.id]).unwrap_or_else(|error| panic!("{}", shown(&error)));
+                transaction
+                    .execute(&sql, &[&own.event.source, &own.event.id])
+                    .unwrap_or_else(|error| panic!("{}", shown(&error)));
                 transaction.commit().unwrap_or_else(|error| panic!("commit: {}", shown(&error)));
                 self.own[index].at = at;
                 self.shared.counts.corrections.fetch_add(1, Ordering::Relaxed);
@@ -418,7 +454,8 @@ impl Writer<'_> {
                 // The amended event must be of the window, as any event.
                 let why = shown(&error);
                 let outside = self.phase == Phase::Narrow
-                    && (at < now() - 55 * SECOND && why.contains("too_old") || at > now() - SECOND && why.contains("in_future"));
+                    && (at < now() - 55 * SECOND && why.contains("too_old")
+                        || at > now() - SECOND && why.contains("in_future"));
                 if !outside {
                     self.assert_too_old(&error, &own, "amend_event");
                 }
@@ -428,7 +465,9 @@ impl Writer<'_> {
 
     /// Only what retention or downsampling has touched may refuse a correction.
     fn assert_too_old(&mut self, error: &postgres::Error, own: &Own, verb: &str) {
-        let gone = [SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, SqlState::NO_DATA_FOUND].iter().any(|code| has_code(error, code));
+        let gone = [SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, SqlState::NO_DATA_FOUND]
+            .iter()
+            .any(|code| has_code(error, code));
         let floor = "SELECT (extract(epoch FROM greatest(hour_floor, raw_floor, '2000-01-01')) * 1000000)::bigint FROM meterflow.fold_state";
         let floor: i64 = one(&mut self.client, floor).parse().expect("a number");
         assert!(gone && own.at < floor, "{verb} of {:?}: {}", own.event, shown(error));
@@ -437,7 +476,8 @@ impl Writer<'_> {
 
 /// Compares what ingest said with what was expected; returns the events that are stored now, each once.
 fn settle<'b>(batch: &'b [Item], result: &Outcome) -> Vec<&'b Event> {
-    let failed = |index: usize| result.failed.iter().find(|(failed, _)| *failed == index).map(|(_, code)| code.as_str());
+    let failed =
+        |index: usize| result.failed.iter().find(|(failed, _)| *failed == index).map(|(_, code)| code.as_str());
     let mut stored = Vec::new();
     let mut sure = 0;
     for (index, item) in batch.iter().enumerate() {
@@ -491,7 +531,8 @@ fn record(transaction: &mut Transaction<'_>, events: &[&Event], line: Option<&st
                     WHERE s.at IS NULL AND s.source || '/' || s.id = ANY ($1) AND e.source = s.source AND e.transaction_id = s.id \
                       AND e.tenant_id = 'default' AND e.customer_id = s.customer AND e.timestamp BETWEEN now() AND clock_timestamp()";
         transaction.execute(sql, &[&unknown]).unwrap_or_else(|error| panic!("{}", shown(&error)));
-        let row = transaction.query_one("SELECT count(*) FROM sent WHERE at IS NULL AND source || '/' || id = ANY ($1)", &[&unknown]);
+        let row = transaction
+            .query_one("SELECT count(*) FROM sent WHERE at IS NULL AND source || '/' || id = ANY ($1)", &[&unknown]);
         assert_eq!(row.expect("a count").get::<_, i64>(0), 0, "events without a time are of the time they arrived");
     }
     stored
@@ -556,4 +597,3 @@ fn properties(rng: &mut Rng, name: &str) -> String {
     fields.rotate_left(turn);
     format!("{{{}}}", fields.join(","))
 }
-

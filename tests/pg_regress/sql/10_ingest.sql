@@ -240,3 +240,10 @@ SET meterflow.tenant = 'ingest';
 
 -- All of the above adds up.
 SELECT * FROM meterflow.verify();
+
+-- The same key several times in a batch: each is compared with what the key holds, not with the first of the batch.
+SELECT accepted FROM meterflow.ingest('{"transaction_id":"thrice","customer_id":"c","event_name":"e","properties":{"v":1}}');
+SELECT accepted, duplicates, (SELECT string_agg(f ->> 'index' || ' ' || (f ->> 'code'), ', ') FROM jsonb_array_elements(failed) AS f) AS failed
+  FROM meterflow.ingest('[{"transaction_id":"thrice","customer_id":"c","event_name":"e","properties":{"v":2}},
+                          {"transaction_id":"thrice","customer_id":"c","event_name":"e","properties":{"v":1}},
+                          {"transaction_id":"thrice","customer_id":"c","event_name":"e","properties":{"v":2}}]');

@@ -88,6 +88,8 @@ ALTER SYSTEM RESET meterflow.backdate_window;
 \set ECHO none
 \i :settings
 \set ECHO all
+-- One transaction announces what another clears.
+SELECT meterflow.apply_retention() AS announced;
 SELECT meterflow.apply_retention() > 60 AS dropped;
 SELECT count(*) FILTER (WHERE timestamp < now() - interval '200 days') AS old_events, count(*) > 0 AS young_events FROM meterflow.events WHERE tenant_id = 'retention';
 SELECT count(*) FROM meterflow.event_partitions() WHERE to_time < now() - interval '201 days';
@@ -114,6 +116,8 @@ ALTER SYSTEM SET meterflow.hour_rollup_days = 300;
 \i :settings
 \set ECHO all
 SELECT meterflow.fold();
+-- One transaction announces what another clears.
+SELECT meterflow.apply_retention() AS announced;
 SELECT meterflow.apply_retention() > 60 AS dropped;
 SELECT grain, oldest_months > 0 AS oldest_months, another_month > 0 AS another_month FROM kept ORDER BY array_position('{h,d,m}'::"char"[], grain);
 SELECT * FROM answers;
@@ -125,6 +129,8 @@ ALTER SYSTEM SET meterflow.day_rollup_days = 500;
 \set ECHO none
 \i :settings
 \set ECHO all
+-- One transaction announces what another clears.
+SELECT meterflow.apply_retention() AS announced;
 SELECT meterflow.apply_retention() > 10 AS dropped;
 SELECT grain, oldest_months > 0 AS oldest_months, another_month > 0 AS another_month FROM kept ORDER BY array_position('{h,d,m}'::"char"[], grain);
 SELECT * FROM answers;
