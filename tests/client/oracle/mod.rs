@@ -201,12 +201,14 @@ const TRUTH: &str = "
            AND NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.tenant_id = e.tenant_id AND c.seq = e.seq)
      WHERE NOT s.voided AND (s.line IS NULL OR NOT EXISTS (SELECT FROM meterflow.inbox i WHERE i.event = s.line))";
 
-/// Stored events that were not sent so, and sent events that are not stored.
+/// Stored events that were not sent so, and sent events that are not stored. Below the floor they may be dropped at any
+/// moment, or still be there.
 fn wrong_events(raw_floor: &str) -> String {
     format!(
         "SELECT source, transaction_id, t.id, e.timestamp, t.at, e.customer_id, t.customer, e.event_name, t.name, e.properties, t.properties
            FROM (SELECT * FROM meterflow.events e
-                  WHERE NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.tenant_id = e.tenant_id AND c.seq = e.seq)) e
+                  WHERE NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.tenant_id = e.tenant_id AND c.seq = e.seq)
+                    AND e.timestamp >= '{raw_floor}') e
            FULL JOIN (SELECT *, id AS transaction_id FROM truth WHERE at >= '{raw_floor}') t USING (source, transaction_id)
           WHERE (e.timestamp, e.customer_id, e.event_name, e.properties) IS DISTINCT FROM (t.at, t.customer, t.name, t.properties)
           LIMIT 5"

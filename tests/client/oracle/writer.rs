@@ -116,7 +116,8 @@ impl Writer<'_> {
     fn time(&mut self) -> i64 {
         match self.phase {
             Phase::Narrow => now() - self.rng.range(SECOND..20 * SECOND),
-            Phase::Wide if self.rng.chance(3) => now() + self.rng.range(0..2 * HOUR),
+            // Not far ahead: a generation of keys is kept until the latest of its events is out of the window.
+            Phase::Wide if self.rng.chance(3) => now() + self.rng.range(0..3 * SECOND),
             Phase::Wide => self.shared.days.time(&mut self.rng),
         }
     }
