@@ -1,11 +1,12 @@
 //! Exactly once: which events of a batch are new.
 //!
 //! # Protocol
-//! Keys are sorted (one order for all sessions, and neighbours in the index) and of equal keys in the batch the
-//! first stands for all. Older generations, and the current one when a sample shows retries, are probed with the newest
-//! snapshot: hits are duplicates, or conflicts when another payload was sent. The rest are inserted into every generation of
-//! `engine.insert_generations`. The unique index is the only authority: a contested key is settled (`pg/keys.rs`)
-//! before the next is inserted; it waits for a rival in flight, and if that commits, the event is a duplicate.
+//! Keys are sorted (one order for all sessions, and neighbours in the index), and of equal keys in the batch the first
+//! stands for all. Older generations, and the current one when a sample shows retries, are probed with the newest
+//! snapshot: hits are duplicates, or conflicts when another payload was sent. The rest are inserted into every
+//! generation of `engine.insert_generations`. The unique index is the only authority: a contested key is settled
+//! (`pg/keys.rs`) before the next is inserted; it waits for a rival in flight, and if that commits, the event is a
+//! duplicate.
 //!
 //! Rotation of generations keeps this strict: see `rotate.rs`.
 //!
@@ -35,14 +36,16 @@ pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut 
     candidates.sort_unstable_by(|a, b| (a.key, a.seq).cmp(&(b.key, b.seq)));
     // The first of each key stands for it; the others are compared with what the key turns out to hold.
     let mut followers = Vec::new();
-    let mut leaders: Vec<Candidate<'_>> = Vec::with_capacity(candidates.len());
-    for candidate in candidates.drain(..) {
-        match leaders.last() {
-            Some(leader) if leader.key == candidate.key => followers.push(candidate),
-            _ => leaders.push(candidate),
+    if candidates.windows(2).any(|pair| pair[0].key == pair[1].key) {
+        let mut leaders: Vec<Candidate<'_>> = Vec::with_capacity(candidates.len());
+        for candidate in candidates.drain(..) {
+            match leaders.last() {
+                Some(leader) if leader.key == candidate.key => followers.push(candidate),
+                _ => leaders.push(candidate),
+            }
         }
+        *candidates = leaders;
     }
-    *candidates = leaders;
     let mut held = Held::default();
     claim_leaders(fenced, candidates, &mut held, report)?;
     if !followers.is_empty() {

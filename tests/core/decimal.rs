@@ -173,3 +173,39 @@ proptest! {
         prop_assert_eq!(quantity(&value.to_string()), value);
     }
 }
+
+/// Sums and products as rust_decimal has them, where its 96 bits hold them exactly.
+mod second_opinion {
+    use super::*;
+    use rust_decimal::Decimal;
+
+    fn both(n: i64, decimals: u32) -> (Quantity, Decimal) {
+        let decimal = Decimal::new(n, decimals);
+        (quantity(&decimal.to_string()), decimal)
+    }
+
+    fn text(decimal: Decimal) -> String {
+        decimal.normalize().to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn sums_agree(a in any::<i32>(), m in 0..=12_u32, b in any::<i32>(), n in 0..=12_u32) {
+            let ((x, a), (y, b)) = (both(a.into(), m), both(b.into(), n));
+            prop_assert_eq!(x.checked_add(y).unwrap().to_string(), text(a + b));
+            prop_assert_eq!(x.checked_sub(y).unwrap().to_string(), text(a - b));
+        }
+
+        #[test]
+        fn products_agree(a in any::<i32>(), m in 0..=12_u32, b in any::<i32>(), n in 0..=12_u32) {
+            let ((x, a), (y, b)) = (both(a.into(), m), both(b.into(), n));
+            prop_assert_eq!(x.checked_mul(y).unwrap().to_string(), text(a * b));
+        }
+
+        #[test]
+        fn order_agrees(a in any::<i64>(), m in 0..=18_u32, b in any::<i64>(), n in 0..=18_u32) {
+            let ((x, a), (y, b)) = (both(a, m), both(b, n));
+            prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+        }
+    }
+}

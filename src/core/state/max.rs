@@ -1,51 +1,15 @@
-//! Largest value. Not invertible: the runner-up is not kept.
+//! Largest value.
 
-use super::{Aggregate, Ask, Quantity, Sample, StateError};
+use super::Quantity;
+use super::extreme::{Extreme, Pick};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Max(Option<Quantity>);
+pub struct Greatest;
 
-impl Max {
-    pub fn get(self) -> Option<Quantity> {
-        self.0
-    }
-
-    fn meet(&mut self, value: Quantity) {
-        self.0 = Some(self.0.map_or(value, |known| known.max(value)));
+impl Pick for Greatest {
+    fn pick(a: Quantity, b: Quantity) -> Quantity {
+        a.max(b)
     }
 }
 
-impl Aggregate for Max {
-    fn add(&mut self, sample: &Sample) -> Result<(), StateError> {
-        self.meet(sample.value);
-        Ok(())
-    }
-
-    fn merge(&mut self, other: &Max) -> Result<(), StateError> {
-        if let Some(value) = other.0 {
-            self.meet(value);
-        }
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        if let Some(value) = self.0 {
-            value.encode(out);
-        }
-    }
-
-    fn decode(input: &mut &[u8]) -> Result<Max, StateError> {
-        if input.is_empty() {
-            return Ok(Max(None));
-        }
-        Ok(Max(Some(Quantity::decode(input)?)))
-    }
-
-    fn value(&self, _: &Ask) -> Result<Option<Quantity>, StateError> {
-        Ok(self.0)
-    }
-}
+pub type Max = Extreme<Greatest>;

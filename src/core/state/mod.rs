@@ -15,6 +15,7 @@ mod bucket_max;
 mod bucket_sum;
 mod codec;
 mod count;
+mod extreme;
 mod keyed;
 mod latest;
 mod max;
