@@ -151,9 +151,12 @@ fn drop_partitions(floor: i64) -> Outcome<i64> {
         spi::command(&format!("DROP TABLE {}", name.unwrap_or_default()))?;
         gone += 1;
     }
-    spi::run("DELETE FROM meterflow.event_corrections WHERE timestamp < $1", &[spi::time(floor)], See::Write, |_| {
-        Ok(())
-    })?;
+    spi::run(
+        "DELETE FROM meterflow.event_corrections WHERE greatest(timestamp, replaced_at) < $1",
+        &[spi::time(floor)],
+        See::Write,
+        |_| Ok(()),
+    )?;
     Ok(gone)
 }
 
