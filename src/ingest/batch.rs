@@ -83,7 +83,8 @@ pub struct Candidate<'a> {
     pub key: [u8; 16],
     pub payload: i64,
     leaf: usize,
-    measures: Range<usize>,
+    /// Its part of `Measured::measures`.
+    pub measures: Range<usize>,
 }
 
 /// What one meter read from one event.
@@ -171,14 +172,7 @@ fn one_batch(
     }
     let measured = intake.measured;
 
-    groups::admit(
-        tenant,
-        &fenced.engine.secret,
-        &measured,
-        &mut candidates,
-        |candidate| candidate.measures.clone(),
-        report,
-    )?;
+    groups::admit(tenant, &fenced.engine.secret, &measured, &mut candidates, report)?;
     let leaves = place(&fenced, &mut candidates)?;
     dedup::claim(&fenced, &mut candidates, report)?;
     write(tenant, &fenced, &mut candidates, &measured, &leaves)?;
@@ -218,14 +212,7 @@ pub fn replace(tenant: &str, fenced: &Fenced, text: &str, kept_time: i64) -> Out
         };
         let measured = intake.measured;
         let mut report = Report::default();
-        groups::admit(
-            tenant,
-            &fenced.engine.secret,
-            &measured,
-            &mut candidates,
-            |candidate| candidate.measures.clone(),
-            &mut report,
-        )?;
+        groups::admit(tenant, &fenced.engine.secret, &measured, &mut candidates, &mut report)?;
         if let Some(failure) = report.failures.pop() {
             return Ok(Err(failure.fault));
         }

@@ -6,7 +6,6 @@
 //! new groups up to the limit, so the bound is the limit times the sessions, at worst.
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use pgrx::{PgSubXactCallbackEvent, PgXactCallbackEvent, register_subxact_callback, register_xact_callback};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -37,7 +36,6 @@ pub fn admit(
     secret: &Secret,
     measured: &Measured,
     candidates: &mut Vec<Candidate<'_>>,
-    measures: impl Fn(&Candidate<'_>) -> Range<usize>,
     report: &mut Report,
 ) -> Outcome<()> {
     if measured.groups.iter().all(String::is_empty) {
@@ -53,7 +51,7 @@ pub fn admit(
     let (mut new_meters, mut new_groups): (Vec<i32>, Vec<String>) = (Vec::new(), Vec::new());
     let mut refused: FxHashMap<usize, Fault> = FxHashMap::default();
     for candidate in candidates.iter() {
-        for measure in &measured.measures[measures(candidate)] {
+        for measure in &measured.measures[candidate.measures.clone()] {
             let group = &measured.groups[measure.group as usize];
             let admitted = match settled.get(&(measure.meter, measure.group)) {
                 Some(&admitted) => admitted,
