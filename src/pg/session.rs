@@ -23,7 +23,9 @@ impl AsOwner {
         }
     }
 
-    /// Refuses unless the caller has `privilege` (an ACL_ constant) on the relation, then becomes its owner.
+    /// Refuses unless the caller has `privilege` (an ACL_ constant) on the relation and the transaction may write, then
+    /// becomes its owner. A verb with nothing to do must be refused on a standby as well: what it finds there may change
+    /// before it is asked again.
     pub fn of(relation: pg_sys::Oid, privilege: u32, verb: &str) -> Outcome<AsOwner> {
         // SAFETY: catalogue look-ups and backend-local user ids.
         unsafe {
@@ -37,6 +39,12 @@ impl AsOwner {
                     format!("permission denied for {verb}"),
                 )
                 .hint("Ask the owner of meterflow for SELECT meterflow.grant_access(role, 'ingest')."));
+            }
+            if pg_sys::XactReadOnly {
+                return Err(Fail::new(
+                    SqlState::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+                    format!("cannot execute {verb}() in a read-only transaction"),
+                ));
             }
         }
         AsOwner::briefly(relation)

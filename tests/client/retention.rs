@@ -173,6 +173,32 @@ fn a_meter_archived_in_a_downsampled_past_keeps_what_came_before() {
 }
 
 #[test]
+fn a_meter_made_between_announcement_and_drop_counts_what_stays() {
+    let (server, mut client) = start("announced");
+    server.set(&["meterflow.backdate_window = '1d'", "meterflow.retention_days = 10"]);
+    run(&mut client, "SELECT meterflow.apply_retention()");
+    let events_below = "SELECT count(*) > 0 FROM meterflow.events, meterflow.fold_state WHERE timestamp < raw_floor";
+    assert_eq!(one(&mut client, events_below), "t", "announced, and not dropped yet");
+    run(
+        &mut client,
+        "INSERT INTO meterflow.meters (key, event_name, aggregation, property) VALUES ('new', 'call', 'sum', 'v')",
+    );
+    assert_verified(&mut client);
+    fold(&mut client);
+    assert_verified(&mut client);
+    let kept = "SELECT value = (SELECT sum((properties->>'v')::numeric) FROM meterflow.events WHERE timestamp >= raw_floor) \
+                  FROM meterflow.fold_state, meterflow.usage('new', raw_floor, now(), total => true)";
+    assert_eq!(one(&mut client, kept), "t");
+    let more = ALL_EVENTS.replace("events", "new");
+    let error = try_rows(&mut client, &more).expect_err("it can't know what came before");
+    assert!(has_code(&error, &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{}", shown(&error));
+    retain(&mut client);
+    assert_eq!(one(&mut client, events_below), "f");
+    assert_eq!(one(&mut client, kept), "t");
+    assert_verified(&mut client);
+}
+
+#[test]
 fn a_narrowed_window_accepts_no_event_twice() {
     if rounds(1) == 1 {
         eprintln!("SKIPPED: the shortest window is a minute; MF_ROUNDS=2 waits for it");

@@ -182,6 +182,13 @@ fn a_standby_answers_alike_and_takes_over() {
         eprintln!("{equal} snapshots equal while the primary was busy, {refused} refused");
     });
 
+    // With nothing left to fold, a verb that only looks would find no reason to write.
+    until("all is folded", || {
+        one(
+            &mut primary,
+            "SELECT (SELECT last_value FROM meterflow.batch_seq) = (SELECT folded_batch FROM meterflow.fold_state) AND NOT EXISTS (SELECT FROM meterflow.dirty_ranges)",
+        ) == "t"
+    });
     wait_for_replay(&mut primary, &mut replica);
     let asked_at = now();
     let expected = usage(&mut primary, asked_at);
