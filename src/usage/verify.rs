@@ -74,13 +74,11 @@ fn check(meter_key: Option<&str>, from: i64, to: i64) -> Outcome<Vec<Row>> {
         Ok(())
     })?;
     let mut rows = Vec::new();
-    let floor = spi::one(
-        "SELECT greatest(raw_floor, hour_floor) FROM meterflow.fold_state",
-        &[],
-        See::Statement,
-        |row| row.time(0),
-    )?
-    .ok_or_else(|| Fail::corrupt("meterflow.fold_state is empty"))?;
+    let floor =
+        spi::one("SELECT greatest(raw_floor, hour_floor) FROM meterflow.fold_state", &[], See::Statement, |row| {
+            row.time(0)
+        })?
+        .ok_or_else(|| Fail::corrupt("meterflow.fold_state is empty"))?;
     let audits: Vec<Audit<'_>> =
         versions.iter().map(|(key, meter)| Audit { tenant: &tenant, key, meter, secret: &secret }).collect();
     for (from, to) in days(from.max(floor), to)? {
