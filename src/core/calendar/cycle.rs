@@ -212,7 +212,30 @@ impl Cycle {
     }
 }
 
-pub(super) fn days_between(from: Date, to: Date) -> Result<i64, CalendarError> {
+/// Local days, counted from 1970-01-01.
+#[derive(Clone, Debug)]
+pub struct DayCount(Cycle);
+
+impl DayCount {
+    pub fn new(zone: &TimeZone) -> DayCount {
+        DayCount(Cycle { anchor: EPOCH.to_datetime(Time::midnight()), step: Step::Days(1), zone: zone.clone() })
+    }
+
+    /// The day that `at` is in, and whether some of the day has passed. Days never go back: one that a clock shows again
+    /// after midnight was its, lasts on as the new one.
+    pub fn day(&self, at: i64) -> Result<(i64, bool), CalendarError> {
+        let day = self.0.containing(at)?;
+        Ok((day.number, day.start < at))
+    }
+
+    pub fn date(day: i64) -> Result<Date, CalendarError> {
+        plus_days(EPOCH, Some(day))
+    }
+}
+
+const EPOCH: Date = Date::constant(1970, 1, 1);
+
+fn days_between(from: Date, to: Date) -> Result<i64, CalendarError> {
     Ok(i64::from(to.since(from).map_err(|_| CalendarError::OutOfRange)?.get_days()))
 }
 

@@ -19,7 +19,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 
-pub use cycle::{Cycle, Interval, MAX_PERIODS, Period, Piece};
+pub use cycle::{Cycle, DayCount, Interval, MAX_PERIODS, Period, Piece};
 pub use windows::{MAX_WINDOWS, Window, windows};
 
 const SECOND: i64 = 1_000_000;
