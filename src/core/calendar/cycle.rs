@@ -184,8 +184,7 @@ impl Cycle {
             if period.end >= to {
                 return Ok(periods);
             }
-            let next = self.period(period.number + 1)?;
-            period = next;
+            period = self.period(period.number + 1)?;
         }
     }
 
