@@ -9,6 +9,8 @@ mod core;
 mod calendar;
 #[path = "core/cover.rs"]
 mod cover;
+#[path = "core/cycle.rs"]
+mod cycle;
 #[path = "core/decimal.rs"]
 mod decimal_tests;
 #[path = "core/delta.rs"]

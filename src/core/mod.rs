@@ -11,4 +11,6 @@ pub mod key;
 pub mod meter;
 pub mod pricing;
 pub mod properties;
+pub mod proration;
+pub mod split;
 pub mod state;

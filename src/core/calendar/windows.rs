@@ -1,51 +1,13 @@
-//! Calendar windows in a time zone.
-//!
-//! The zones are those compiled into this build, not the machine's: an invoice must come out the same on every server
-//! that runs the same version.
+//! Windows that a period is read in: of minutes to years, on the local clock.
 
-use std::fmt;
-use std::sync::LazyLock;
-
+use jiff::Span;
 use jiff::civil::Date;
-use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
-use jiff::{Span, Timestamp};
+use jiff::tz::TimeZone;
+
+use super::{CalendarError, DAY, SECOND, first_instant, local_date, timestamp, zone};
 
 /// More windows than this in one answer are a mistake; a year of windows of five minutes is 105,408.
 pub const MAX_WINDOWS: usize = 110_000;
-
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
-
-static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CalendarError {
-    UnknownZone(String),
-    UnknownWindow(String),
-    TooManyWindows,
-    /// Not within the years that the calendar knows.
-    OutOfRange,
-}
-
-impl fmt::Display for CalendarError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CalendarError::UnknownZone(name) => {
-                write!(f, "time zone {name:?} is unknown; write a name such as UTC or Europe/Berlin")
-            }
-            CalendarError::UnknownWindow(text) => write!(
-                f,
-                "window size {text:?} is unknown; write minute, hour, day, week, month, quarter or year, or a number of them such as 15 minutes"
-            ),
-            CalendarError::TooManyWindows => {
-                write!(f, "the period has more than {MAX_WINDOWS} windows; ask for a shorter period or larger windows")
-            }
-            CalendarError::OutOfRange => f.write_str("time is outside of the years 1 to 9999"),
-        }
-    }
-}
-
-impl std::error::Error for CalendarError {}
 
 /// The size of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,16 +53,11 @@ impl Window {
     }
 }
 
-/// Refuses a name that is no time zone.
-pub fn check_zone(zone: &str) -> Result<(), CalendarError> {
-    find(zone).map(|_| ())
-}
-
 /// The windows of `[start, end)` in Unix microseconds: half-open, without gaps, cut off at both ends. Windows of a part
 /// of a day start at its multiples on the local clock. Where the clock jumps into another window, that one starts at
 /// the jump; so an hour that the clock repeats is two windows of one hour, and one that it skips is none.
-pub fn windows(start: i64, end: i64, size: Window, zone: &str) -> Result<Vec<(i64, i64)>, CalendarError> {
-    let zone = find(zone)?;
+pub fn windows(start: i64, end: i64, size: Window, zone_name: &str) -> Result<Vec<(i64, i64)>, CalendarError> {
+    let zone = zone(zone_name)?;
     let mut cut = Cut { windows: Vec::new(), start, end };
     if start < end {
         match size {
@@ -188,7 +145,8 @@ fn cut_dates(cut: &mut Cut, size: Window, zone: &TimeZone) -> Result<(), Calenda
     };
     // Past the last year the calendar knows, there is no further boundary.
     while let Some(next) = after(date, size) {
-        let Some(boundary) = midnight(next, zone).filter(|boundary| *boundary < cut.end) else {
+        let midnight = first_instant(next.at(0, 0, 0, 0), zone);
+        let Some(boundary) = midnight.ok().filter(|boundary| *boundary < cut.end) else {
             return Ok(());
         };
         cut.at(boundary)?;
@@ -205,28 +163,4 @@ fn after(date: Date, size: Window) -> Option<Date> {
         Window::Time(_) | Window::Elapsed(_) => return None,
     };
     date.checked_add(span.ok()?).ok()
-}
-
-/// The first instant of a local day, also where the clock skips midnight.
-fn midnight(date: Date, zone: &TimeZone) -> Option<i64> {
-    let ambiguous = zone.to_ambiguous_timestamp(date.at(0, 0, 0, 0));
-    let instant = ambiguous.compatible().ok()?;
-    if let AmbiguousOffset::Gap { .. } = ambiguous.offset() {
-        // The day starts where the clock jumps; past the jump the clock may already show more than midnight.
-        let jump = zone.preceding(instant.checked_add(Span::new().microseconds(1)).ok()?).next()?;
-        return Some(jump.timestamp().as_microsecond());
-    }
-    Some(instant.as_microsecond())
-}
-
-fn local_date(at: i64, zone: &TimeZone) -> Result<Date, CalendarError> {
-    Ok(zone.to_datetime(timestamp(at)?).date())
-}
-
-fn timestamp(micros: i64) -> Result<Timestamp, CalendarError> {
-    Timestamp::from_microsecond(micros).map_err(|_| CalendarError::OutOfRange)
-}
-
-fn find(zone: &str) -> Result<TimeZone, CalendarError> {
-    ZONES.get(zone).map_err(|_| CalendarError::UnknownZone(zone.to_owned()))
 }
