@@ -12,5 +12,7 @@ pub mod meter;
 pub mod pricing;
 pub mod properties;
 pub mod proration;
+pub mod ranges;
 pub mod split;
 pub mod state;
+pub mod subscription;

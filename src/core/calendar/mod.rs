@@ -82,6 +82,13 @@ pub fn zone(name: &str) -> Result<TimeZone, CalendarError> {
     ZONES.get(name).map_err(|_| CalendarError::UnknownZone(name.to_owned()))
 }
 
+/// What the clock of a zone shows at `at`, and `span` on the calendar later, as an instant.
+pub fn later(at: i64, span: jiff::Span, zone_name: &str) -> Result<i64, CalendarError> {
+    let zone = zone(zone_name)?;
+    let later = local(at, &zone)?.checked_add(span).map_err(|_| CalendarError::OutOfRange)?;
+    first_instant(later, &zone)
+}
+
 /// The first instant at which the clock of `zone` shows `local` or anything later.
 fn first_instant(local: DateTime, zone: &TimeZone) -> Result<i64, CalendarError> {
     let as_utc = Offset::UTC.to_timestamp(local).map_err(|_| CalendarError::OutOfRange)?;

@@ -1,0 +1,261 @@
+//! Subscriptions with their timelines, and plans with their prices, read from the catalogue.
+
+use std::rc::Rc;
+
+use pgrx::datum::DatumWithOid;
+
+use crate::core::calendar::{CalendarError, Interval};
+use crate::core::currency;
+use crate::core::pricing::{Amount, Model};
+use crate::core::proration::Method;
+use crate::core::ranges::Ranges;
+use crate::core::subscription::{Charge, Item, Length, NEVER, Phase, Plan, Price, Rank, Subscription};
+use crate::pg::error::{Fail, Outcome};
+use crate::pg::spi::{self, Row, See};
+use crate::rating;
+
+/// Whose subscriptions.
+#[derive(Clone, Copy)]
+pub enum Whose<'a> {
+    /// Of one customer, whoever pays.
+    Customer(&'a str),
+    /// All that this customer pays for.
+    Payer(&'a str),
+    Subscription(i64),
+}
+
+/// A subscription with all that its charges are computed from.
+pub struct Account {
+    pub timeline: Subscription,
+    /// What `Item::plan` counts, and for each plan what its prices charge.
+    pub plans: Vec<Plan>,
+    pub terms: Vec<PlanTerms>,
+    /// Quantities of fees, for each item.
+    pub quantities: Vec<serde_json::Map<String, serde_json::Value>>,
+    pub currency: String,
+    pub digits: u32,
+    /// Everything that begins or ends before has been billed; None when nothing has been.
+    pub billed_to: Option<i64>,
+}
+
+pub struct PlanTerms {
+    pub progressive: Vec<Amount>,
+    pub prices: Vec<PriceTerms>,
+}
+
+pub struct PriceTerms {
+    pub name: Option<String>,
+    pub meter_key: Option<String>,
+    /// As stored, to be kept with what it has charged.
+    pub model_text: String,
+    pub model: Rc<Model>,
+    pub proration: Method,
+    pub proration_text: String,
+    pub taxes: Option<Vec<String>>,
+}
+
+pub fn accounts(tenant: &str, whose: Whose<'_>) -> Outcome<Vec<Account>> {
+    let (condition, argument): (&str, DatumWithOid<'_>) = match whose {
+        Whose::Customer(id) => ("s.customer_id = $2", id.into()),
+        Whose::Payer(id) => (
+            "s.customer_id IN (SELECT p.id FROM meterflow.customers p WHERE p.tenant_id = $1 AND (p.payer_id = $2 OR (p.id = $2 AND p.payer_id IS NULL)))",
+            id.into(),
+        ),
+        Whose::Subscription(id) => ("s.id = $2", id.into()),
+    };
+    let sql = format!(
+        "SELECT s.id, s.customer_id, s.starts_at, s.ends_at, s.timezone, s.billed_to, \
+                CASE WHEN s.paused <> '{{}}' THEN ARRAY(SELECT coalesce(extract(epoch FROM lower(r)) * 1000000, '-9223372036854775808')::bigint FROM unnest(s.paused) r) END, \
+                CASE WHEN s.paused <> '{{}}' THEN ARRAY(SELECT coalesce(extract(epoch FROM upper(r)) * 1000000, '9223372036854775807')::bigint FROM unnest(s.paused) r) END, \
+                c.price_group, i.id, i.plan_key, i.plan_version, i.add_on, i.starts_at, i.ends_at, i.anchor, i.phases_from, i.quantities::text \
+           FROM meterflow.subscriptions s \
+           JOIN meterflow.subscription_items i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id \
+           JOIN meterflow.customers c ON c.tenant_id = s.tenant_id AND c.id = s.customer_id \
+          WHERE s.tenant_id = $1 AND {condition} ORDER BY s.id, i.starts_at, i.id"
+    );
+    let mut found: Vec<Found> = Vec::new();
+    spi::run(&sql, &[tenant.into(), argument], See::Statement, |row| {
+        let id = row.int8(0)?;
+        if found.last().is_none_or(|last| last.timeline.id != id) {
+            found.push(Found::read(id, row)?);
+        }
+        let Some(last) = found.last_mut() else { return Ok(()) };
+        last.item(row)
+    })?;
+    found.into_iter().map(|found| found.complete(tenant)).collect()
+}
+
+/// A subscription before its plans are read.
+struct Found {
+    timeline: Subscription,
+    quantities: Vec<serde_json::Map<String, serde_json::Value>>,
+    billed_to: Option<i64>,
+    price_group: Option<String>,
+    plans: Vec<(String, i32)>,
+}
+
+impl Found {
+    fn read(id: i64, row: &Row<'_>) -> Outcome<Found> {
+        let paused = match (row.get::<Vec<i64>>(6), row.get::<Vec<i64>>(7)) {
+            (Some(from), Some(to)) => Ranges::union(from.into_iter().zip(to).collect()),
+            _ => Ranges::default(),
+        };
+        Ok(Found {
+            timeline: Subscription {
+                id,
+                customer: row.text(1)?,
+                starts_at: row.time(2)?,
+                ends_at: time_or_never(row, 3)?,
+                timezone: row.text(4)?,
+                paused,
+                items: Vec::new(),
+            },
+            quantities: Vec::new(),
+            billed_to: if row.is_null(5) { None } else { Some(row.time(5)?) },
+            price_group: if row.is_null(8) { None } else { Some(row.text(8)?) },
+            plans: Vec::new(),
+        })
+    }
+
+    fn item(&mut self, row: &Row<'_>) -> Outcome<()> {
+        let version = (row.text(10)?, row.int4(11)?);
+        let plan = self.plans.iter().position(|known| *known == version).unwrap_or_else(|| {
+            self.plans.push(version);
+            self.plans.len() - 1
+        });
+        let quantities = row.text(17)?;
+        let quantities = serde_json::from_str(&quantities)
+            .map_err(|error| Fail::corrupt("the quantities of an item are no JSON object").detail(error.to_string()))?;
+        self.quantities.push(quantities);
+        self.timeline.items.push(Item {
+            id: row.int8(9)?,
+            plan,
+            add_on: row.bool(12)?,
+            starts_at: row.time(13)?,
+            ends_at: time_or_never(row, 14)?,
+            anchor: row.time(15)?,
+            phases_from: row.time(16)?,
+        });
+        Ok(())
+    }
+
+    fn complete(self, tenant: &str) -> Outcome<Account> {
+        let (mut plans, mut terms, mut currency) = (Vec::new(), Vec::new(), String::new());
+        for (key, version) in &self.plans {
+            let (mut plan, progressive, plan_currency) = plan(tenant, key, *version)?;
+            let mut prices = Vec::new();
+            self.prices(tenant, key, *version, |price, price_terms| {
+                plan.prices.push(price);
+                prices.push(price_terms);
+            })?;
+            plans.push(plan);
+            terms.push(PlanTerms { progressive, prices });
+            currency = plan_currency;
+        }
+        let digits = currency::digits(&currency)
+            .map_err(|error| Fail::corrupt(format!("the currency of a plan can not be used: {error}")))?;
+        Ok(Account {
+            timeline: self.timeline,
+            plans,
+            terms,
+            quantities: self.quantities,
+            currency,
+            digits,
+            billed_to: self.billed_to,
+        })
+    }
+
+    fn prices(
+        &self,
+        tenant: &str,
+        plan_key: &str,
+        version: i32,
+        mut each: impl FnMut(Price, PriceTerms),
+    ) -> Outcome<()> {
+        spi::run(
+            "SELECT id, key, name, meter_key, model::text, advance, once, proration, phase, price_group, subscription_id, taxes, valid_from, valid_to \
+               FROM meterflow.prices WHERE tenant_id = $1 AND plan_key = $2 AND plan_version = $3 \
+                AND (subscription_id IS NULL OR subscription_id = $4) AND (price_group IS NULL OR price_group = $5) ORDER BY id",
+            &[tenant.into(), plan_key.into(), version.into(), self.timeline.id.into(), self.price_group.as_deref().into()],
+            See::Statement,
+            |row| {
+                let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
+                let (meter_key, model_text, proration_text) = (text(3)?, row.text(4)?, row.text(7)?);
+                let charge = match (&meter_key, row.bool(5)?, row.bool(6)?) {
+                    (Some(_), _, _) => Charge::Usage,
+                    (None, _, true) => Charge::Once,
+                    (None, true, false) => Charge::Advance,
+                    (None, false, false) => Charge::Arrears,
+                };
+                let rank = match (row.is_null(10), row.is_null(9)) {
+                    (false, _) => Rank::Override,
+                    (true, false) => Rank::Group,
+                    (true, true) => Rank::Plan,
+                };
+                let price = Price {
+                    id: row.int8(0)?,
+                    key: row.text(1)?,
+                    rank,
+                    phase: text(8)?,
+                    valid_from: row.time(12)?,
+                    valid_to: row.time(13)?,
+                    charge,
+                };
+                let proration = Method::parse(&proration_text)
+                    .ok_or_else(|| Fail::corrupt(format!("price {} has no proration {proration_text:?}", price.id)))?;
+                let model = rating::stored_model(&model_text)?;
+                each(price, PriceTerms { name: text(2)?, meter_key, model_text, model, proration, proration_text, taxes: row.get(11) });
+                Ok(())
+            },
+        )?;
+        Ok(())
+    }
+}
+
+fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, Vec<Amount>, String)> {
+    let found = spi::one(
+        "SELECT currency, interval_unit, interval_count, aligned, \
+                CASE WHEN progressive <> '{}' THEN progressive::text[] END FROM meterflow.plans WHERE tenant_id = $1 AND key = $2 AND version = $3",
+        &[tenant.into(), key.into(), version.into()],
+        See::Statement,
+        |row| {
+            let interval = Interval::parse(&row.text(1)?, row.int4(2)?).map_err(unreckonable)?;
+            let progressive = row
+                .get::<Vec<String>>(4)
+                .unwrap_or_default()
+                .iter()
+                .map(|text| Amount::parse(text).map_err(|error| Fail::corrupt(format!("threshold {text} of plan \"{key}\": {error}"))))
+                .collect::<Outcome<Vec<_>>>()?;
+            let plan = Plan { key: key.to_string(), interval, aligned: row.bool(3)?, phases: Vec::new(), prices: Vec::new() };
+            Ok((plan, progressive, row.text(0)?))
+        },
+    )?;
+    let (mut plan, progressive, currency) =
+        found.ok_or_else(|| Fail::corrupt(format!("plan \"{key}\", version {version}, does not exist")))?;
+    spi::run(
+        "SELECT name, free, duration FROM meterflow.plan_phases \
+          WHERE tenant_id = $1 AND plan_key = $2 AND plan_version = $3 ORDER BY ordinal",
+        &[tenant.into(), key.into(), version.into()],
+        See::Statement,
+        |row| {
+            let length = row.get::<pgrx::datum::Interval>(2).map(|interval| Length {
+                months: interval.months(),
+                days: interval.days(),
+                micros: interval.micros(),
+            });
+            plan.phases.push(Phase { name: row.text(0)?, length, free: row.bool(1)? });
+            Ok(())
+        },
+    )?;
+    Ok((plan, progressive, currency))
+}
+
+fn time_or_never(row: &Row<'_>, column: usize) -> Outcome<i64> {
+    if row.is_null(column) { Ok(NEVER) } else { row.time(column) }
+}
+
+/// A timeline that the calendar can't follow.
+pub fn unreckonable(error: CalendarError) -> Fail {
+    Fail::parameter("the billing periods can not be computed").detail(error.to_string())
+        .hint("Look at the subscription's start, anchor, time zone and the interval of its plan.")
+}
