@@ -208,13 +208,16 @@ fn in_range(mantissa: Option<I256>) -> Result<Quantity, QuantityError> {
 }
 
 /// `checked_mul` pays for its check with a division. Two factors within ±2^127 need none.
-fn product(a: I256, b: I256) -> Option<I256> {
-    let fits = |n: I256| n == I256::new(n.as_i128());
-    if fits(a) && fits(b) { Some(a.wrapping_mul(b)) } else { a.checked_mul(b) }
+pub(super) fn product(a: I256, b: I256) -> Option<I256> {
+    if fits_i128(a) && fits_i128(b) { Some(a.wrapping_mul(b)) } else { a.checked_mul(b) }
+}
+
+pub(super) fn fits_i128(n: I256) -> bool {
+    n == I256::new(n.as_i128())
 }
 
 /// 10^n for n ≤ 76, the largest power of ten that fits; the callers' bounds keep within it.
-fn pow10(n: u32) -> I256 {
+pub(super) fn pow10(n: u32) -> I256 {
     let high = n.min(38);
     let low = (n - high).min(38);
     I256::new(POW10[high as usize]).wrapping_mul(I256::new(POW10[low as usize]))

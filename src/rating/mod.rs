@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::core::currency::{self, CurrencyError};
 use crate::core::decimal::QuantityError;
-use crate::core::pricing::{self, Amount, Model, ModelError, Priced, RoundError, Trouble};
+use crate::core::pricing::{self, Amount, Model, ModelError, PriceError, Priced, RoundError, Step, Terms, Usage};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 
 #[pg_extern(sql = "")]
@@ -18,7 +18,7 @@ fn price_text(model: Option<&str>, quantity: Option<AnyNumeric>, currency: Optio
 }
 
 fn price(model: &str, quantity: &str, currency: Option<&str>) -> Outcome<AnyNumeric> {
-    let (_, priced) = priced(model, quantity)?;
+    let (_, _, priced) = priced(model, quantity, &mut pricing::Silent)?;
     let amount = match currency {
         None => priced.amount.to_string(),
         Some(code) => priced.in_currency(code).map_err(|error| unroundable(error, &priced, code))?.to_string(),
@@ -39,11 +39,13 @@ fn explain_price_text(
 }
 
 fn explain(model: &str, quantity: &str, currency: Option<&str>) -> Outcome<serde_json::Value> {
-    let (model, priced) = priced(model, quantity)?;
-    priced.explain(&model, currency).map_err(|error| unroundable(error, &priced, currency.unwrap_or_default()))
+    let mut steps: Vec<Step> = Vec::new();
+    let (model, usage, priced) = priced(model, quantity, &mut steps)?;
+    pricing::explain(&model, &usage, &steps, &priced, currency)
+        .map_err(|error| unroundable(error, &priced, currency.unwrap_or_default()))
 }
 
-fn priced(model: &str, quantity: &str) -> Outcome<(Model, Priced)> {
+fn priced(model: &str, quantity: &str, recorder: &mut impl pricing::Recorder) -> Outcome<(Model, Usage, Priced)> {
     let model =
         Model::parse(model).map_err(|error| unsound(error, model, SqlState::ERRCODE_INVALID_PARAMETER_VALUE))?;
     let amount = Amount::parse(quantity).map_err(|error| match error {
@@ -53,10 +55,10 @@ fn priced(model: &str, quantity: &str) -> Outcome<(Model, Priced)> {
             .hint("Find out where it comes from; usage() never returns it."),
         _ => out_of_range("this quantity can not be priced exactly", error, format!("the quantity is {quantity}")),
     })?;
-    let priced = pricing::price(&model, &amount).map_err(|error| {
-        out_of_range("this price can not be computed exactly", error, format!("the quantity is {quantity}"))
-    })?;
-    Ok((model, priced))
+    let usage = Usage::of(amount);
+    let priced = pricing::price_with(&model, &usage, &Terms::default(), recorder)
+        .map_err(|error| unpriceable(error, quantity))?;
+    Ok((model, usage, priced))
 }
 
 /// For the CHECK constraint of `prices`. A row that is restored passes it as it did when it was written.
@@ -67,7 +69,7 @@ fn check_price_text(model: Option<&str>, meter_key: Option<&str>) -> bool {
 
 fn check(model: &str, meter_key: Option<&str>) -> Outcome<bool> {
     let model = Model::parse(model).map_err(|error| unsound(error, model, SqlState::ERRCODE_CHECK_VIOLATION))?;
-    if meter_key.is_none() && model.needs_usage() {
+    if meter_key.is_none() && model.needs_meter() {
         return Err(Fail::new(SqlState::ERRCODE_CHECK_VIOLATION, "this price needs a meter")
             .detail(format!("The model \"{}\" prices usage, and meter_key is null.", model.name()))
             .hint("Name the meter in meter_key, or use {\"model\":\"flat\",\"amount\":...} for a fee each month."));
@@ -80,16 +82,22 @@ fn currency_digits(currency: &str) -> i32 {
     raise(currency::digits(currency).map(u32::cast_signed).map_err(|error| no_money(error, currency)))
 }
 
-fn unsound(error: ModelError, model: &str, invalid: SqlState) -> Fail {
-    let place = if error.path.is_empty() { String::new() } else { format!("See \"{}\" in: ", error.path) };
-    match error.trouble {
-        Trouble::Invalid => Fail::new(invalid, error.message).hint(
-            "For instance {\"model\":\"per_unit\",\"unit_amount\":\"0.10\"} or {\"model\":\"flat\",\"amount\":\"20\"}.",
-        ),
-        Trouble::NotSupportedYet => Fail::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, error.message)
-            .hint("This version prices by per_unit {unit_amount} and flat {amount, flat_at_zero}."),
+fn unpriceable(error: PriceError, quantity: &str) -> Fail {
+    match error {
+        PriceError::Range(error) => {
+            out_of_range("this price can not be computed exactly", error, format!("the quantity is {quantity}"))
+        }
+        PriceError::Missing(part) => Fail::parameter("this price needs more than a quantity")
+            .detail(format!("It needs {part}."))
+            .hint("Give it to price_usage(model, usage)."),
     }
-    .detail(format!("{place}{model}"))
+}
+
+fn unsound(error: ModelError, model: &str, state: SqlState) -> Fail {
+    let place = if error.path.is_empty() { String::new() } else { format!("See \"{}\" in: ", error.path) };
+    Fail::new(state, error.message).detail(format!("{place}{model}")).hint(
+        "For instance {\"model\":\"per_unit\",\"unit_amount\":\"0.10\"} or {\"model\":\"flat\",\"amount\":\"20\"}.",
+    )
 }
 
 fn unroundable(error: RoundError, priced: &Priced, code: &str) -> Fail {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::core::currency::{self, CurrencyError};
 use crate::core::decimal::QuantityError;
-use crate::core::pricing::{Amount, Model, Priced, RoundError, Step, Trouble, price};
+use crate::core::pricing::{Amount, Model, PriceError, Priced, RoundError, Usage, price};
 
 fn amount(text: &str) -> Amount {
     Amount::parse(text).expect(text)
@@ -15,7 +15,7 @@ fn model(json: &str) -> Model {
 }
 
 fn priced(json: &str, quantity: &str) -> Priced {
-    price(&model(json), &amount(quantity)).expect(json)
+    price(&model(json), &Usage::of(amount(quantity))).expect(json)
 }
 
 fn rounded(text: &str, currency: &str) -> String {
@@ -94,7 +94,9 @@ proptest! {
     #[test]
     fn a_product_is_exact_or_an_error(quantity in decimal(52, 24), unit in decimal(52, 24)) {
         let model = model(&format!(r#"{{"model":"per_unit","unit_amount":{unit}}}"#));
-        match Amount::parse(&quantity).and_then(|quantity| price(&model, &quantity)) {
+        match Amount::parse(&quantity)
+            .map_err(PriceError::Range)
+            .and_then(|quantity| price(&model, &Usage::of(quantity))) {
             Ok(priced) => prop_assert_eq!(priced.amount.to_string(), product(&quantity, &unit)),
             // 2^255 has 77 digits: what was refused had nearly that many.
             Err(_) => prop_assert!(quantity.len() + unit.len() > 70),
@@ -106,18 +108,6 @@ proptest! {
         let text = if negative { format!("-{quantity}") } else { quantity };
         for (currency, digits) in [("JPY", 0), ("USD", 2), ("KWD", 3), ("CLF", 4)] {
             prop_assert_eq!(rounded(&text, currency), rounded_text(&text, digits));
-        }
-    }
-
-    #[test]
-    fn steps_add_up(quantity in decimal(9, 6), unit in decimal(6, 6)) {
-        for json in [format!(r#"{{"model":"per_unit","unit_amount":{unit}}}"#), format!(r#"{{"model":"flat","amount":{unit}}}"#)] {
-            let priced = priced(&json, &quantity);
-            let [Step::Units { amount, .. } | Step::Fixed { amount }] = priced.steps[..] else {
-                prop_assert!(priced.amount.is_zero() && priced.steps == [Step::NoUsage]);
-                continue;
-            };
-            prop_assert_eq!(amount, priced.amount);
         }
     }
 
@@ -164,8 +154,8 @@ fn no_usage_costs_nothing_unless_the_model_says_so() {
 
 #[test]
 fn only_a_flat_price_can_do_without_a_meter() {
-    assert!(model(r#"{"model":"per_unit","unit_amount":"1"}"#).needs_usage());
-    assert!(!model(r#"{"model":"flat","amount":"1"}"#).needs_usage());
+    assert!(model(r#"{"model":"per_unit","unit_amount":"1"}"#).needs_meter());
+    assert!(!model(r#"{"model":"flat","amount":"1"}"#).needs_meter());
 }
 
 #[test]
@@ -184,46 +174,12 @@ fn an_average_of_24_decimals_can_be_priced() {
 fn what_does_not_fit_is_an_error() {
     let widest = format!("1{}", "0".repeat(52));
     let model = model(&format!(r#"{{"model":"per_unit","unit_amount":"{widest}"}}"#));
-    assert_eq!(price(&model, &amount(&widest)), Err(QuantityError::TooLarge));
+    assert_eq!(price(&model, &Usage::of(amount(&widest))), Err(PriceError::Range(QuantityError::TooLarge)));
     // It fits as it is, but not as a number of cents.
     let nearly = priced(r#"{"model":"per_unit","unit_amount":"10"}"#, &format!("1{}.1", "0".repeat(51)));
-    let scaled = price(&model, &amount(&format!("1{}", "0".repeat(23)))).expect("10^75");
+    let scaled = price(&model, &Usage::of(amount(&format!("1{}", "0".repeat(23))))).expect("10^75");
     assert_eq!(scaled.in_currency("USD"), Err(RoundError::Range(QuantityError::TooLarge)));
     assert!(nearly.in_currency("USD").is_ok());
-}
-
-#[test]
-fn definitions_are_refused_by_name() {
-    for (json, path, trouble) in [
-        ("[]", "", Trouble::Invalid),
-        ("{", "", Trouble::Invalid),
-        ("{}", "model", Trouble::Invalid),
-        (r#"{"model":7}"#, "model", Trouble::Invalid),
-        (r#"{"model":"perunit"}"#, "model", Trouble::Invalid),
-        (r#"{"model":"graduated","tiers":[]}"#, "model", Trouble::NotSupportedYet),
-        (r#"{"model":"per_unit"}"#, "unit_amount", Trouble::Invalid),
-        (r#"{"model":"per_unit","unit_amount":null}"#, "unit_amount", Trouble::Invalid),
-        (r#"{"model":"per_unit","unit_amount":"ten"}"#, "unit_amount", Trouble::Invalid),
-        (r#"{"model":"per_unit","unit_amount":[1]}"#, "unit_amount", Trouble::Invalid),
-        (r#"{"model":"per_unit","unit_amount":"-1"}"#, "unit_amount", Trouble::Invalid),
-        (r#"{"model":"per_unit","unit_amount":"1","unit_price":"2"}"#, "unit_price", Trouble::Invalid),
-        (r#"{"model":"per_unit","unit_amount":"1","free_units":"2"}"#, "free_units", Trouble::NotSupportedYet),
-        (r#"{"model":"flat","unit_amount":"1"}"#, "amount", Trouble::Invalid),
-        (r#"{"model":"flat","amount":"1","flat_at_zero":"yes"}"#, "flat_at_zero", Trouble::Invalid),
-    ] {
-        let error = Model::parse(json).expect_err(json);
-        assert_eq!((error.path.as_str(), error.trouble), (path, trouble), "{json}: {error}");
-    }
-}
-
-#[test]
-fn an_explanation_shows_the_exact_and_the_rounded_amount() {
-    let model = model(r#"{"model":"per_unit","unit_amount":"0.0333"}"#);
-    let priced = price(&model, &amount("10")).expect("price");
-    let explained = priced.explain(&model, Some("EUR")).expect("EUR");
-    assert_eq!((explained["unrounded"].as_str(), explained["amount"].as_str()), (Some("0.333"), Some("0.33")));
-    assert_eq!(explained["steps"][0]["unit_amount"].as_str(), Some("0.0333"));
-    assert_eq!(priced.explain(&model, None).expect("none")["amount"].as_str(), Some("0.333"));
 }
 
 #[test]

@@ -1,30 +1,85 @@
-//! Exact numbers for prices and money: products are exact or an error, and rounding happens only where it is asked for.
+//! Exact numbers for prices and money: sums and products are exact or an error, and rounding happens only where it is
+//! asked for.
 //!
 //! A [`Quantity`] keeps 24 decimals, enough to measure and to quote a price but not for their product: an average of
 //! 24 decimals times a price of four has 28. So an amount carries its own scale.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use ethnum::I256;
 
-use crate::core::decimal::{Quantity, QuantityError, SCALE};
+use crate::core::decimal::{Quantity, QuantityError, SCALE, fits_i128, pow10, product};
 
 /// The largest power of ten that 255 bits hold, and so the most decimals that can still be rounded away.
 const MAX_SCALE: u32 = 76;
 
-/// `coefficient` · 10^-`scale`, with no more scale than it needs: equal numbers are equal values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// `coefficient` · 10^-`scale`. The same number can be written with more zeros: it is compared by value.
+#[derive(Clone, Copy, Debug)]
 pub struct Amount {
     coefficient: I256,
     scale: u32,
 }
 
+/// What to do with the digits that are not kept. All modes treat a negative number as the mirror of the positive one,
+/// so that a credit is as large as the charge that it takes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Away from zero.
+    Up,
+    /// Toward zero.
+    Down,
+    /// To the nearest, a half away from zero.
+    HalfUp,
+}
+
 impl Amount {
     pub const ZERO: Amount = Amount { coefficient: I256::ZERO, scale: 0 };
+    pub const ONE: Amount = Amount { coefficient: I256::ONE, scale: 0 };
 
     /// Reads a number as JSON or `numeric` writes it: up to 24 decimals, and up to 52 digits before the point.
     pub fn parse(text: &str) -> Result<Amount, QuantityError> {
         Quantity::parse_sum(text).map(Amount::from)
+    }
+
+    /// The number that digits in base 10,000 spell, the first one worth 10,000^`weight`, as `numeric` keeps them.
+    /// The same limits as [`Amount::parse`].
+    pub fn from_base_10000(
+        negative: bool,
+        digits: impl ExactSizeIterator<Item = u16>,
+        weight: i32,
+    ) -> Result<Amount, QuantityError> {
+        /// Nine digits of base 10,000 stay below 2^127.
+        const NARROW: usize = 9;
+        let length = digits.len();
+        let after = (length as i32 - 1).saturating_sub(weight); // digits of base 10,000 after the point
+        let amount = if length <= NARROW && (0..=6).contains(&after) {
+            let magnitude = digits.fold(0_i128, |sum, digit| sum * 10_000 + i128::from(digit));
+            Amount { coefficient: I256::new(magnitude), scale: after as u32 * 4 }
+        } else {
+            let base = I256::new(10_000);
+            let mut coefficient = I256::ZERO;
+            for digit in digits {
+                let grown = coefficient.checked_mul(base).and_then(|sum| sum.checked_add(I256::from(digit)));
+                coefficient = grown.ok_or(QuantityError::TooLarge)?;
+            }
+            if after < 0 {
+                let zeros = after.unsigned_abs().saturating_mul(4);
+                if zeros > MAX_SCALE {
+                    return Err(QuantityError::TooLarge);
+                }
+                coefficient = product(coefficient, pow10(zeros)).ok_or(QuantityError::TooLarge)?;
+            }
+            let amount = Amount { coefficient, scale: after.max(0) as u32 * 4 };
+            // Only up to three zeros can be left at the end: a digit of base 10,000 that is zero is not kept.
+            let amount =
+                if amount.scale > SCALE + 3 { return Err(QuantityError::TooPrecise) } else { amount.shortest() };
+            if amount.scale > SCALE {
+                return Err(QuantityError::TooPrecise);
+            }
+            amount
+        };
+        Ok(if negative { -amount } else { amount })
     }
 
     pub fn is_zero(&self) -> bool {
@@ -35,35 +90,91 @@ impl Amount {
         self.coefficient.is_negative()
     }
 
+    pub fn is_positive(&self) -> bool {
+        self.coefficient.is_positive()
+    }
+
+    pub fn checked_add(&self, other: &Amount) -> Result<Amount, QuantityError> {
+        // Zeros at the end must not make a sum too large that could be held without them.
+        let sum = |a: &Amount, b: &Amount| {
+            let (a, b, scale) = aligned(a, b)?;
+            Some(Amount { coefficient: a.checked_add(b).filter(has_negative)?, scale })
+        };
+        sum(self, other).or_else(|| sum(&self.shortest(), &other.shortest())).ok_or(QuantityError::TooLarge)
+    }
+
+    pub fn checked_sub(&self, other: &Amount) -> Result<Amount, QuantityError> {
+        self.checked_add(&-*other)
+    }
+
     /// The exact product, or an error when it has more digits than 255 bits hold.
     pub fn checked_mul(&self, other: &Amount) -> Result<Amount, QuantityError> {
-        let coefficient = self.coefficient.checked_mul(other.coefficient).ok_or(QuantityError::TooLarge)?;
-        let product = Amount::shortest(coefficient, self.scale.saturating_add(other.scale));
+        let scale = self.scale + other.scale;
+        if let Some(coefficient) = product(self.coefficient, other.coefficient).filter(has_negative)
+            && scale <= MAX_SCALE
+        {
+            return Ok(Amount { coefficient, scale });
+        }
+        let (a, b) = (self.shortest(), other.shortest());
+        let coefficient = product(a.coefficient, b.coefficient).filter(has_negative).ok_or(QuantityError::TooLarge)?;
+        let product = Amount { coefficient, scale: a.scale + b.scale }.shortest();
         if product.scale > MAX_SCALE { Err(QuantityError::TooPrecise) } else { Ok(product) }
+    }
+
+    /// So many percent of it.
+    pub fn percent(&self, rate: &Amount) -> Result<Amount, QuantityError> {
+        let hundredfold = self.checked_mul(rate)?;
+        let hundredfold = if hundredfold.scale + 2 > MAX_SCALE { hundredfold.shortest() } else { hundredfold };
+        if hundredfold.scale + 2 > MAX_SCALE {
+            return Err(QuantityError::TooPrecise);
+        }
+        Ok(Amount { coefficient: hundredfold.coefficient, scale: hundredfold.scale + 2 })
+    }
+
+    /// The quotient, rounded to `digits` decimals.
+    pub fn div_round(&self, divisor: &Amount, digits: u32, rounding: Rounding) -> Result<Amount, QuantityError> {
+        let (above, below) = (self.shortest(), divisor.shortest());
+        let zeros = (digits + below.scale).abs_diff(above.scale);
+        if zeros > MAX_SCALE {
+            return Err(QuantityError::TooPrecise);
+        }
+        let (mut numerator, mut denominator) = (above.coefficient, below.coefficient);
+        let widened = if digits + below.scale >= above.scale { &mut numerator } else { &mut denominator };
+        *widened = product(*widened, pow10(zeros)).ok_or(QuantityError::TooLarge)?;
+        if denominator == I256::ZERO {
+            return Err(QuantityError::DivisionByZero);
+        }
+        Ok(Amount { coefficient: quotient(numerator, denominator, rounding), scale: digits })
+    }
+
+    /// `self` · `part` / `whole`, rounded half away from zero to 24 decimals (or its own, if it has more).
+    pub fn portion(&self, part: i64, whole: i64) -> Result<Amount, QuantityError> {
+        if part == whole {
+            return Ok(*self);
+        }
+        let part = Amount { coefficient: I256::from(part), scale: 0 };
+        let whole = Amount { coefficient: I256::from(whole), scale: 0 };
+        self.checked_mul(&part)?.div_round(&whole, self.scale.max(SCALE), Rounding::HalfUp)
+    }
+
+    /// Rounded to at most `digits` decimals.
+    pub fn round_to(&self, digits: u32, rounding: Rounding) -> Amount {
+        match self.scale.checked_sub(digits) {
+            None | Some(0) => *self,
+            Some(excess) => Amount { coefficient: quotient(self.coefficient, pow10(excess), rounding), scale: digits },
+        }
     }
 
     /// Rounds half away from zero to `digits` decimals.
     pub fn round(&self, digits: u32) -> Result<Money, QuantityError> {
-        let minor = match self.scale.checked_sub(digits) {
-            None | Some(0) => {
-                let factor = power_of_ten(digits - self.scale).ok_or(QuantityError::TooLarge)?;
-                self.coefficient.checked_mul(factor).ok_or(QuantityError::TooLarge)?
-            }
-            Some(excess) => {
-                let divisor = power_of_ten(excess).ok_or(QuantityError::TooPrecise)?;
-                let (quotient, remainder) =
-                    self.coefficient.checked_div_rem(divisor).ok_or(QuantityError::TooPrecise)?;
-                // |remainder| < 10^76, so twice that still fits; the quotient is ten times below the limit at least.
-                let away = remainder.wrapping_abs().wrapping_mul(I256::new(2)) >= divisor;
-                quotient.wrapping_add(if away { self.coefficient.signum() } else { I256::ZERO })
-            }
-        };
+        let rounded = self.round_to(digits, Rounding::HalfUp);
+        let minor = product(rounded.coefficient, pow10(digits - rounded.scale)).ok_or(QuantityError::TooLarge)?;
         Ok(Money { minor, digits })
     }
 
     /// The number `coefficient` · 10^-`scale`.
     pub fn new(coefficient: I256, scale: u32) -> Amount {
-        Amount::shortest(coefficient, scale)
+        Amount { coefficient, scale }.shortest()
     }
 
     /// Whole units of 10^-[`scale`](Amount::scale).
@@ -81,7 +192,7 @@ impl Amount {
         let shared = gcd(numerator.unsigned_abs(), denominator.unsigned_abs()).max(1);
         let numerator = I256::from(numerator).wrapping_div(I256::from(shared));
         let denominator = I256::from(denominator).wrapping_div(I256::from(shared));
-        let power = power_of_ten(self.scale.abs_diff(digits)).ok_or(QuantityError::TooLarge)?;
+        let power = I256::new(10).checked_pow(self.scale.abs_diff(digits)).ok_or(QuantityError::TooLarge)?;
         let (up, down) = if digits >= self.scale { (power, I256::ONE) } else { (I256::ONE, power) };
         let dividend = self.coefficient.checked_mul(numerator).and_then(|product| product.checked_mul(up));
         let divisor = denominator.checked_mul(down).ok_or(QuantityError::TooLarge)?;
@@ -94,29 +205,129 @@ impl Amount {
         quotient.checked_add(if away { sign } else { I256::ZERO }).ok_or(QuantityError::TooLarge)
     }
 
-    fn shortest(mut coefficient: I256, mut scale: u32) -> Amount {
-        let ten = I256::new(10);
-        while scale > 0 {
-            let (quotient, remainder) = coefficient.div_rem(ten);
-            if remainder != I256::ZERO {
-                break;
+    /// The same number with the fewest decimals that hold it.
+    pub fn shortest(&self) -> Amount {
+        let (mut coefficient, mut scale) = (self.coefficient, self.scale);
+        for zeros in [64, 32, 16, 8, 4, 2, 1] {
+            // 2^n divides what 10^n divides: the lowest bits tell most of the times that there is nothing to divide.
+            if zeros <= scale.min(coefficient.trailing_zeros())
+                && let (shorter, I256::ZERO) = div_rem(coefficient, pow10(zeros))
+            {
+                (coefficient, scale) = (shorter, scale - zeros);
             }
-            (coefficient, scale) = (quotient, scale - 1);
         }
         Amount { coefficient, scale }
+    }
+
+    /// Its coefficient and scale, for whoever writes it down. Zeros at the end are left off.
+    pub fn parts(&self) -> (I256, u32) {
+        let shortest = self.shortest();
+        (shortest.coefficient, shortest.scale)
+    }
+}
+
+impl Default for Amount {
+    fn default() -> Amount {
+        Amount::ZERO
+    }
+}
+
+impl std::ops::Neg for Amount {
+    type Output = Amount;
+
+    /// Every coefficient [`has_negative`].
+    fn neg(self) -> Amount {
+        Amount { coefficient: self.coefficient.wrapping_neg(), scale: self.scale }
+    }
+}
+
+impl PartialEq for Amount {
+    fn eq(&self, other: &Amount) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Amount {}
+
+impl PartialOrd for Amount {
+    fn partial_cmp(&self, other: &Amount) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Amount {
+    fn cmp(&self, other: &Amount) -> Ordering {
+        match aligned(self, other) {
+            Some((a, b, _)) => a.cmp(&b),
+            // The one with fewer decimals is too large to be written with as many as the other has, so its magnitude
+            // is the larger one.
+            None if self.scale < other.scale => self.coefficient.cmp(&I256::ZERO),
+            None => I256::ZERO.cmp(&other.coefficient),
+        }
+    }
+}
+
+/// −2^255 is the one number that fits and whose negative doesn't: it counts as too large.
+fn has_negative(coefficient: &I256) -> bool {
+    *coefficient != I256::MIN
+}
+
+/// Two coefficients at one scale, if they can be held at it.
+fn aligned(a: &Amount, b: &Amount) -> Option<(I256, I256, u32)> {
+    match a.scale.cmp(&b.scale) {
+        Ordering::Equal => Some((a.coefficient, b.coefficient, a.scale)),
+        Ordering::Less => Some((product(a.coefficient, pow10(b.scale - a.scale))?, b.coefficient, b.scale)),
+        Ordering::Greater => Some((a.coefficient, product(b.coefficient, pow10(a.scale - b.scale))?, a.scale)),
+    }
+}
+
+/// The divisor is not zero, and nobody divides `I256::MIN`.
+fn quotient(numerator: I256, denominator: I256, rounding: Rounding) -> I256 {
+    let (quotient, remainder) = div_rem(numerator, denominator);
+    let away = match rounding {
+        Rounding::Down => false,
+        Rounding::Up => remainder != I256::ZERO,
+        Rounding::HalfUp => {
+            let (remainder, whole) = (remainder.wrapping_abs(), denominator.wrapping_abs());
+            remainder >= whole.wrapping_sub(remainder)
+        }
+    };
+    match (away, numerator.is_negative() != denominator.is_negative()) {
+        (false, _) => quotient,
+        (true, false) => quotient.wrapping_add(I256::ONE),
+        (true, true) => quotient.wrapping_sub(I256::ONE),
+    }
+}
+
+/// Division of 256 bits costs several times one of 128, which costs several times one of 64.
+fn div_rem(a: I256, b: I256) -> (I256, I256) {
+    if !fits_i128(a) || !fits_i128(b) {
+        return (a.wrapping_div(b), a.wrapping_rem(b));
+    }
+    let (a, b) = (a.as_i128(), b.as_i128());
+    match (i64::try_from(a), i64::try_from(b)) {
+        (Ok(a), Ok(b)) => (I256::from(a.wrapping_div(b)), I256::from(a.wrapping_rem(b))),
+        _ => (I256::new(a.wrapping_div(b)), I256::new(a.wrapping_rem(b))),
     }
 }
 
 impl From<Quantity> for Amount {
     fn from(quantity: Quantity) -> Amount {
-        Amount::shortest(quantity.mantissa(), SCALE)
+        Amount { coefficient: quantity.mantissa(), scale: SCALE }.shortest()
+    }
+}
+
+impl From<u64> for Amount {
+    fn from(count: u64) -> Amount {
+        Amount { coefficient: I256::from(count), scale: 0 }
     }
 }
 
 /// Plain decimal notation without trailing zeros.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_decimal(f, self.coefficient, self.scale)
+        let (coefficient, scale) = self.parts();
+        write_decimal(f, coefficient, scale)
     }
 }
 
@@ -141,11 +352,16 @@ impl Money {
     pub fn digits(&self) -> u32 {
         self.digits
     }
+
+    /// Whole minor units, and how many decimals they make.
+    pub fn parts(&self) -> (I256, u32) {
+        (self.minor, self.digits)
+    }
 }
 
 impl From<Money> for Amount {
     fn from(money: Money) -> Amount {
-        Amount::shortest(money.minor, money.digits)
+        Amount { coefficient: money.minor, scale: money.digits }.shortest()
     }
 }
 
@@ -170,8 +386,4 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
         (a, b) = (b, a % b);
     }
     a
-}
-
-fn power_of_ten(n: u32) -> Option<I256> {
-    I256::new(10).checked_pow(n)
 }

@@ -1,7 +1,7 @@
-//! `flat`: one amount, whatever the quantity; for no usage at all only with `flat_at_zero`.
+//! `flat`: one amount, whatever the quantity; for no usage at all (or less) only with `flat_at_zero`.
 
-use super::model::Fields;
-use super::{Amount, ModelError, Step};
+use super::read::Fields;
+use super::{Amount, ModelError, Recorder, Step};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flat {
@@ -11,10 +11,15 @@ pub struct Flat {
 
 impl Flat {
     pub(super) fn read(fields: &mut Fields<'_>) -> Result<Flat, ModelError> {
-        Ok(Flat { amount: fields.price("amount")?, flat_at_zero: fields.flag("flat_at_zero")? })
+        Ok(Flat { amount: fields.amount("amount")?, flat_at_zero: fields.flag("flat_at_zero")? })
     }
 
-    pub(super) fn price(&self, quantity: &Amount) -> Step {
-        if quantity.is_zero() && !self.flat_at_zero { Step::NoUsage } else { Step::Fixed { amount: self.amount } }
+    pub(super) fn price(&self, quantity: &Amount, recorder: &mut impl Recorder) -> Amount {
+        if !quantity.is_positive() && !self.flat_at_zero {
+            recorder.record(|| Step::NoUsage { quantity: *quantity });
+            return Amount::ZERO;
+        }
+        recorder.record(|| Step::Fixed { amount: self.amount });
+        self.amount
     }
 }

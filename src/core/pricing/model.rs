@@ -1,165 +1,250 @@
-//! Price models as their JSON definitions say. A definition is read once and strictly: a field that nobody would look
-//! at is a price that nobody meant, so it is refused by name.
+//! A price as its JSON definition says, and the pipeline that it is: whatever the model, the steps around it are these,
+//! in this order.
+//!
+//! convert units → free units → price → prorate → percentage discount → maximum → minimum → commitment
+//!
+//! The price of a matrix's cell or of a bucket is such a pipeline again.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use serde_json::value::RawValue;
-
-use super::Amount;
+use super::bucketed::Bucketed;
+use super::commitment::{Commitment, To};
 use super::flat::Flat;
-use super::per_unit::PerUnit;
+use super::matrix::Matrix;
+use super::percentage::Percentage;
+use super::read::Fields;
+use super::tiers::{Kind, Tiered};
+use super::unit_price::UnitPrice;
+use super::units::{Conversion, Free};
+use super::usage::{Needs, Terms, Usage};
+use super::{Amount, ModelError, PriceError, Priced, Recorder, Silent, Step};
 
+/// Prices within prices: more than anyone means, and few enough for the stack.
+const MAX_DEPTH: usize = 8;
+
+/// A price model. [`Model::parse`] reads it once; pricing doesn't look at JSON.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Model {
-    PerUnit(PerUnit),
+pub struct Model {
+    name: &'static str,
+    conversion: Option<Conversion>,
+    free: Vec<Free>,
+    charge: Charge,
+    proration: Proration,
+    percentage_discount: Option<Amount>,
+    maximum_spend: Option<Amount>,
+    minimum_spend: Option<Amount>,
+    commitment: Option<Commitment>,
+}
+
+/// What the models differ in.
+#[derive(Clone, Debug, PartialEq)]
+enum Charge {
     Flat(Flat),
+    Units(UnitPrice),
+    Tiered(Tiered),
+    Percentage(Percentage),
+    Matrix(Matrix),
+    Bucketed(Bucketed),
 }
 
-/// Models of the design that have no arithmetic yet: they are refused where they are defined, never priced wrongly.
-const PLANNED_MODELS: [&str; 8] =
-    ["bucketed", "dynamic", "graduated", "graduated_percentage", "matrix", "package", "percentage", "volume"];
-
-/// Fields that the planned models, or every model, will understand.
-const PLANNED_FIELDS: [&str; 13] = [
-    "fixed_amount",
-    "free_units",
-    "maximum_spend",
-    "minimum_spend",
-    "package_size",
-    "percentage_discount",
-    "per_transaction_max",
-    "per_transaction_min",
-    "rate",
-    "rounding",
-    "tiers",
-    "unit_conversion",
-    "usage_discount",
-];
-
-/// What is wrong with a definition, and where: `path` names the field, and is empty for the definition as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelError {
-    pub path: String,
-    pub message: String,
-    pub trouble: Trouble,
-}
-
+/// By what a part of a period is measured, for a fee that recurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    Invalid,
-    /// Part of the design, but not of this version.
-    NotSupportedYet,
+pub enum Proration {
+    Second,
+    Day,
+    /// A part of a period costs as much as the whole.
+    None,
 }
-
-impl fmt::Display for ModelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ModelError {}
 
 impl Model {
+    /// Reads a definition, or says what is wrong with it and where.
     pub fn parse(json: &str) -> Result<Model, ModelError> {
-        let mut fields = Fields::read(json)?;
-        let name = fields.text("model")?;
-        let model = match name.as_str() {
-            PER_UNIT => Model::PerUnit(PerUnit::read(&mut fields)?),
-            FLAT => Model::Flat(Flat::read(&mut fields)?),
-            name if PLANNED_MODELS.contains(&name) => {
-                return Err(unsupported("model", format!("the price model \"{name}\" is not supported yet")));
-            }
-            name => return Err(invalid("model", format!("there is no price model \"{name}\""))),
+        Model::read(Fields::whole(json, "a price model")?, 0)
+    }
+
+    /// A price within a price. Unless it names its model it is `per_unit`.
+    pub(super) fn nested(fields: Fields<'_>, depth: usize) -> Result<Model, ModelError> {
+        Model::read(fields, depth + 1)
+    }
+
+    fn read(mut fields: Fields<'_>, depth: usize) -> Result<Model, ModelError> {
+        if depth > MAX_DEPTH {
+            return Err(fields.fault("model", "is nested too deeply"));
+        }
+        let named = fields.optional_text("model")?;
+        let nested = depth > 0;
+        let wanted = match named.as_deref() {
+            Some(name) => name,
+            None if nested => "per_unit",
+            None => return Err(fields.fault("model", "is missing")),
         };
-        fields.finish(model.name())?;
-        Ok(model)
+        let (name, charge) = match wanted {
+            "flat" => ("flat", Charge::Flat(Flat::read(&mut fields)?)),
+            "per_unit" => ("per_unit", Charge::Units(UnitPrice::per_unit(&mut fields)?)),
+            "package" => ("package", Charge::Units(UnitPrice::package(&mut fields)?)),
+            "dynamic" => ("dynamic", Charge::Units(UnitPrice::dynamic(&mut fields)?)),
+            "graduated" => ("graduated", Charge::Tiered(Tiered::read(&mut fields, Kind::Graduated)?)),
+            "graduated_percentage" => {
+                ("graduated_percentage", Charge::Tiered(Tiered::read(&mut fields, Kind::GraduatedPercentage)?))
+            }
+            "volume" => ("volume", Charge::Tiered(Tiered::read(&mut fields, Kind::Volume)?)),
+            "percentage" => ("percentage", Charge::Percentage(Percentage::read(&mut fields)?)),
+            "matrix" => ("matrix", Charge::Matrix(Matrix::read(&mut fields, depth)?)),
+            "bucketed" => ("bucketed", Charge::Bucketed(Bucketed::read(&mut fields, depth)?)),
+            other => {
+                let mut error = fields.fault("model", "");
+                error.message = format!("there is no price model \"{other}\"");
+                return Err(error);
+            }
+        };
+        let by_quantity = matches!(charge, Charge::Units(_) | Charge::Tiered(_));
+        let (conversion, free) =
+            if by_quantity { (Conversion::read(&mut fields)?, Free::read(&mut fields)?) } else { (None, Vec::new()) };
+        let prorations = [("second", Proration::Second), ("day", Proration::Day), ("none", Proration::None)];
+        let proration = if nested { None } else { fields.choice("proration", &prorations)? };
+        let percentage_discount = fields.optional_amount("percentage_discount")?;
+        if percentage_discount.is_some_and(|percentage| percentage > Amount::from(100)) {
+            return Err(fields.fault("percentage_discount", "must not be above 100"));
+        }
+        let maximum_spend = fields.optional_amount("maximum_spend")?;
+        let minimum_spend = fields.optional_amount("minimum_spend")?;
+        if maximum_spend.is_some_and(|maximum| minimum_spend.is_some_and(|minimum| minimum > maximum)) {
+            return Err(fields.fault("minimum_spend", "must not be above the maximum_spend"));
+        }
+        let commitment = Commitment::read(&mut fields, by_quantity, nested)?;
+        fields.finish(&format!("a {name} price"))?;
+        Ok(Model {
+            name,
+            conversion,
+            free,
+            charge,
+            proration: proration.unwrap_or(Proration::Second),
+            percentage_discount,
+            maximum_spend,
+            minimum_spend,
+            commitment,
+        })
     }
 
     pub fn name(&self) -> &'static str {
-        match self {
-            Model::PerUnit(_) => PER_UNIT,
-            Model::Flat(_) => FLAT,
+        self.name
+    }
+
+    /// What must be known of the usage.
+    pub fn needs(&self) -> Needs {
+        match &self.charge {
+            Charge::Flat(_) | Charge::Units(_) | Charge::Tiered(_) => Needs { quantity: true, ..Needs::default() },
+            Charge::Percentage(percentage) => percentage.needs(),
+            Charge::Matrix(matrix) => matrix.needs(),
+            Charge::Bucketed(bucketed) => bucketed.needs(),
         }
     }
 
-    /// Whether it needs to know how much was used. A flat price doesn't: without a meter it is a recurring fee.
-    pub fn needs_usage(&self) -> bool {
-        match self {
-            Model::PerUnit(_) => true,
-            Model::Flat(_) => false,
+    /// Whether it prices usage. A flat price need not: without a meter it is a fee that recurs, for a quantity of 1.
+    pub fn needs_meter(&self) -> bool {
+        !matches!(self.charge, Charge::Flat(_))
+    }
+
+    /// How a fee is charged for a part of its period: what [`Terms::share`] is to be measured by.
+    pub fn proration(&self) -> Proration {
+        self.proration
+    }
+
+    /// Over how many periods the commitment runs, if there is one; over more than one, pricing needs to know what the
+    /// earlier ones cost.
+    pub fn commitment_periods(&self) -> Option<u32> {
+        self.commitment.as_ref().map(Commitment::periods)
+    }
+
+    /// Up to the minimum: all but the commitment.
+    fn cost(&self, usage: &Usage, terms: &Terms, recorder: &mut impl Recorder) -> Result<Amount, PriceError> {
+        let mut amount = match &self.charge {
+            Charge::Flat(flat) => flat.price(&usage.quantity, recorder),
+            Charge::Units(price) => {
+                let quantity = self.charged_units(&usage.quantity, recorder)?;
+                if quantity.is_zero() || (quantity.is_negative() && !price.credits()) {
+                    recorder.record(|| Step::NoUsage { quantity });
+                    Amount::ZERO
+                } else {
+                    let (amount, packages) = price.price(&quantity)?;
+                    recorder.record(|| Step::Units { quantity, price: price.clone(), packages, amount });
+                    amount
+                }
+            }
+            Charge::Tiered(tiered) => {
+                let quantity = self.charged_units(&usage.quantity, recorder)?;
+                let full = match &usage.full_quantity {
+                    Some(full) => self.charged_units(full, &mut Silent)?,
+                    None => quantity,
+                };
+                tiered.price(&quantity, &full, terms, recorder)?
+            }
+            Charge::Percentage(percentage) => percentage.price(usage, recorder)?,
+            Charge::Matrix(matrix) => matrix.price(usage, terms, recorder)?,
+            Charge::Bucketed(bucketed) => bucketed.price(usage, terms, recorder)?,
+        };
+        if let Some(share) = terms.share.filter(|_| self.proration != Proration::None) {
+            let prorated = share.take(&amount)?;
+            let change = prorated.checked_sub(&amount)?;
+            recorder.record(|| Step::Prorated { share, amount: change });
+            amount = prorated;
         }
-    }
-}
-
-const PER_UNIT: &str = "per_unit";
-const FLAT: &str = "flat";
-
-/// The members of a definition that have not been asked for yet. Raw, because a JSON number must reach the decimal
-/// parser as it was written, not by way of a float.
-pub(super) struct Fields<'a>(BTreeMap<String, &'a RawValue>);
-
-impl<'a> Fields<'a> {
-    fn read(json: &'a str) -> Result<Fields<'a>, ModelError> {
-        serde_json::from_str(json)
-            .map(Fields)
-            .map_err(|_| invalid("", "a price model must be a JSON object".to_string()))
-    }
-
-    /// A required amount that is not below zero, as a number or a string that holds one.
-    pub(super) fn price(&mut self, name: &str) -> Result<Amount, ModelError> {
-        let raw = self.required(name)?;
-        let text = if raw.starts_with('"') { self::string(raw) } else { Some(raw.to_string()) };
-        let amount = text
-            .ok_or_else(|| "is not a decimal number".to_string())
-            .and_then(|text| Amount::parse(&text).map_err(|error| format!("is not usable: {error}")))
-            .map_err(|why| invalid(name, format!("the {name} of a price {why}")))?;
-        if amount.is_negative() {
-            return Err(invalid(name, format!("the {name} of a price must not be negative")));
+        if let Some(percentage) = &self.percentage_discount {
+            let change = -amount.percent(percentage)?;
+            recorder.record(|| Step::Discount { percentage: *percentage, amount: change });
+            amount = amount.checked_add(&change)?;
+        }
+        if let Some(maximum) = self.maximum_spend.filter(|maximum| amount > *maximum) {
+            let change = maximum.checked_sub(&amount)?;
+            recorder.record(|| Step::Maximum { maximum, amount: change });
+            amount = maximum;
+        }
+        if let Some(minimum) = self.minimum_spend.filter(|minimum| terms.closing && amount < *minimum) {
+            let change = minimum.checked_sub(&amount)?;
+            recorder.record(|| Step::Minimum { minimum, amount: change });
+            amount = minimum;
         }
         Ok(amount)
     }
 
-    /// An optional `true` or `false`.
-    pub(super) fn flag(&mut self, name: &str) -> Result<bool, ModelError> {
-        match self.0.remove(name).map(RawValue::get) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(invalid(name, format!("the {name} of a price must be true or false"))),
+    fn charged_units(&self, quantity: &Amount, recorder: &mut impl Recorder) -> Result<Amount, PriceError> {
+        let mut quantity = *quantity;
+        if let Some(conversion) = &self.conversion {
+            quantity = conversion.convert(&quantity, recorder)?;
         }
-    }
-
-    fn text(&mut self, name: &str) -> Result<String, ModelError> {
-        let raw = self.required(name)?;
-        self::string(raw).ok_or_else(|| invalid(name, format!("the {name} of a price must be a string")))
-    }
-
-    fn required(&mut self, name: &str) -> Result<&'a str, ModelError> {
-        match self.0.remove(name).map(RawValue::get) {
-            None | Some("null") => Err(invalid(name, format!("the {name} of a price is missing"))),
-            Some(raw) => Ok(raw),
+        for free in &self.free {
+            quantity = free.take_off(&quantity, recorder)?;
         }
-    }
-
-    fn finish(self, model: &str) -> Result<(), ModelError> {
-        match self.0.into_keys().next() {
-            None => Ok(()),
-            Some(name) if PLANNED_FIELDS.contains(&name.as_str()) => {
-                Err(unsupported(&name, format!("\"{name}\" of a {model} price is not supported yet")))
-            }
-            Some(name) => Err(invalid(&name, format!("a {model} price has no \"{name}\""))),
-        }
+        Ok(quantity)
     }
 }
 
-fn string(raw: &str) -> Option<String> {
-    serde_json::from_str(raw).ok()
+/// What `usage` costs on these terms, unrounded. The recorder is told each step.
+pub fn price_with(
+    model: &Model,
+    usage: &Usage,
+    terms: &Terms,
+    recorder: &mut impl Recorder,
+) -> Result<Priced, PriceError> {
+    let cost = model.cost(usage, terms, recorder)?;
+    let amount = match &model.commitment {
+        None => cost,
+        Some(commitment) => {
+            let committed = match &commitment.to {
+                To::Amount(amount) => *amount,
+                To::Quantity(quantity) => model.cost(&Usage::of(*quantity), &Terms::default(), &mut Silent)?,
+            };
+            commitment.settle(&cost, &committed, terms, recorder)?
+        }
+    };
+    Ok(Priced { cost, amount })
 }
 
-fn invalid(path: &str, message: String) -> ModelError {
-    ModelError { path: path.to_string(), message, trouble: Trouble::Invalid }
-}
-
-fn unsupported(path: &str, message: String) -> ModelError {
-    ModelError { path: path.to_string(), message, trouble: Trouble::NotSupportedYet }
+/// What a part of the usage costs: shares of periods and costs of earlier ones are the whole's.
+pub(super) fn price_part(
+    model: &Model,
+    usage: &Usage,
+    terms: &Terms,
+    recorder: &mut impl Recorder,
+) -> Result<Amount, PriceError> {
+    let terms = Terms { closing: terms.closing, ..Terms::default() };
+    price_with(model, usage, &terms, recorder).map(|priced| priced.amount)
 }
