@@ -25,8 +25,20 @@ pub struct Scope<'a> {
     /// Unix microseconds, half-open.
     pub from: i64,
     pub to: i64,
-    /// Only batches up to this one, and corrections up to it: the state a fold has reached. None: all.
-    pub batch: Option<i64>,
+    pub known: Known<'a>,
+}
+
+/// Which batches of events and corrections to take.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// None that comes after this one: what a fold has reached, or an invoice knew.
+    pub last: i64,
+    /// And none of these before it, which had not committed by then.
+    pub missing: &'a [i64],
+}
+
+impl Known<'_> {
+    pub const ALL: Known<'static> = Known { last: i64::MAX, missing: &[] };
 }
 
 /// Reads the events of a scope that one of `meters` counts; calls `each` with the customer, the properties and
@@ -42,17 +54,18 @@ pub fn samples(
     let by_customer = if scope.customer.is_some() { "AND e.customer_id = $6" } else { "AND $6::text IS NULL" };
     let sql = format!(
         "SELECT e.customer_id, e.timestamp, e.seq, e.properties::text FROM meterflow.events e \
-         WHERE e.tenant_id = $1 AND e.event_name = $2 AND e.timestamp >= $3 AND e.timestamp < $4 AND e.seq >> 16 <= $5 {by_customer} \
-           AND NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.tenant_id = e.tenant_id AND c.seq = e.seq AND c.batch <= $5)"
+         WHERE e.tenant_id = $1 AND e.event_name = $2 AND e.timestamp >= $3 AND e.timestamp < $4 AND e.seq >> 16 <= $5 AND e.seq >> 16 <> ALL ($7) {by_customer} \
+           AND NOT EXISTS (SELECT FROM meterflow.event_corrections c WHERE c.tenant_id = e.tenant_id AND c.seq = e.seq AND c.batch <= $5 AND c.batch <> ALL ($7))"
     );
     let mut scratch = Scratch::default();
-    let args: [DatumWithOid<'_>; 6] = [
+    let args: [DatumWithOid<'_>; 7] = [
         scope.tenant.into(),
         scope.event_name.into(),
         spi::time(scope.from),
         spi::time(scope.to),
-        scope.batch.unwrap_or(i64::MAX).into(),
+        scope.known.last.into(),
         scope.customer.into(),
+        scope.known.missing.to_vec().into(),
     ];
     spi::stream(&sql, &args, see, |row| {
         check_for_interrupts();

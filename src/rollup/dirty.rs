@@ -154,7 +154,7 @@ fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<
         event_name: &meter.event_name,
         from,
         to,
-        batch: Some(state.folded_batch),
+        known: raw::Known { last: state.folded_batch, missing: &[] },
     };
     raw::samples(&scope, std::slice::from_ref(&meter), &secret, See::Write, |customer, meter, tape, sample| {
         events += 1;

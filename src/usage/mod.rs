@@ -24,7 +24,7 @@ use crate::pg::datum::{timestamptz, unix_micros};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::settings;
 
-use source::{Answer, Question};
+pub use source::{Answer, Question, answer, group_values};
 
 /// window_start, window_end, customer_id, group_key, value.
 type UsageRow = (TimestampWithTimeZone, TimestampWithTimeZone, Option<String>, Option<String>, Option<String>);

@@ -407,7 +407,7 @@ impl Reader<'_> {
             event_name: &meter.event_name,
             from,
             to,
-            batch: None,
+            known: raw::Known::ALL,
         };
         raw::samples(
             &scope,
@@ -455,6 +455,16 @@ fn values_of(group: &str) -> Outcome<Vec<&serde_json::value::RawValue>> {
     }
     serde_json::from_str(group)
         .map_err(|error| Fail::corrupt("a stored group key is not a JSON array").detail(format!("{group}: {error}")))
+}
+
+/// The values of a group of an answer as texts, in the order of `group_by`; None for a property that is not there.
+pub fn group_values(group: &str) -> Outcome<Vec<Option<String>>> {
+    let text = |value: &serde_json::value::RawValue| match serde_json::from_str(value.get()) {
+        Ok(serde_json::Value::Null) => None,
+        Ok(serde_json::Value::String(text)) => Some(text),
+        _ => Some(value.get().to_string()),
+    };
+    Ok(values_of(group)?.into_iter().map(text).collect())
 }
 
 /// The group of an answer as a JSON object of property and value; None when the question did not group.

@@ -1,0 +1,381 @@
+//! What is to be charged: what every cell of a subscription comes to by all that is known now, less what invoices have
+//! charged of it already.
+//!
+//! # Why it is enough
+//! A cell is one price in one billing period (`core::subscription`), and every line of an invoice is of one cell and says
+//! which. So the lines of a cell always add up to what the cell came to when it was last billed. Whatever happened
+//! since, late or corrected events, a change of plan, quantity or price, a pause, a cancellation, shows as a difference
+//! and is charged or given back as one line, an adjustment that names the invoice it adjusts; tiers, packages and
+//! minimums are those of the whole cumulative quantity. When nothing happened there is no line: billing again is free.
+//!
+//! Money is rounded once: a cell's price to its currency's digits. A fee for a part of a period is rounded so that the
+//! parts add up to the whole (`core::proration`), so to change and change back within a period costs nothing.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use crate::core::decimal::QuantityError;
+use crate::core::pricing::{Amount, Money, Needs, PriceError, Silent, Terms, Usage, price_with};
+use crate::core::proration::{Method, Proration};
+use crate::core::ranges::Ranges;
+use crate::core::subscription::{Cell, Charge};
+use crate::core::{calendar, pricing};
+use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::spi::{self, See};
+
+use super::load::{Account, PriceTerms, unreckonable};
+use super::quantities::{self, Wanted};
+
+/// Which cells are asked for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Purpose {
+    /// Everything that has begun: what the open periods cost so far.
+    Open,
+    /// What is due by then: periods that have ended, fees of those that have begun.
+    Due,
+    /// Of the usage of open periods what can be billed before they end.
+    Progressive,
+}
+
+/// One line to be: a cell, and what is left to charge of it.
+pub struct Line {
+    pub subscription_id: i64,
+    pub customer: String,
+    pub item_id: Option<i64>,
+    pub price_id: i64,
+    pub price_key: String,
+    pub plan_key: String,
+    pub meter_key: Option<String>,
+    pub description: String,
+    pub charge: Charge,
+    pub cycle: (i64, i64),
+    pub applies: Ranges,
+    pub model: String,
+    pub proration: String,
+    pub timezone: String,
+    pub usage: Usage,
+    pub taxes: Option<Vec<String>>,
+    /// What the cell comes to in all.
+    pub due: Priced,
+    /// What live invoices have charged of it.
+    pub before: Priced,
+    /// The first invoice that charged it.
+    pub adjusts: Option<i64>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub struct Priced {
+    pub unrounded: Amount,
+    /// In minor units.
+    pub minor: i128,
+}
+
+impl Line {
+    pub fn minor(&self) -> i128 {
+        self.due.minor - self.before.minor
+    }
+
+    pub fn unrounded(&self) -> Outcome<Amount> {
+        self.due.unrounded.checked_sub(&self.before.unrounded).map_err(|error| too_large(&self.price_key, error))
+    }
+}
+
+/// What live invoices have charged of a cell, summed over their lines; the details are the last line's.
+struct Billed {
+    priced: Priced,
+    first_invoice: i64,
+    line: Line,
+}
+
+/// Identity of a cell: item (of a fee), price, start of the whole period.
+type CellKey = (Option<i64>, i64, i64);
+
+/// The lines of one subscription, in order of period, then as prices are listed.
+pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
+    let from = looked_at_from(account, at, adjust_for);
+    let mut billed = billed(tenant, account, from)?;
+    let mut cells = account
+        .timeline
+        .cells(&account.plans, from, at.saturating_add(1))
+        .map_err(unreckonable)?;
+    cells.retain(|cell| {
+        let charge = account.plans[cell.plan].prices[cell.price].charge;
+        match purpose {
+            Purpose::Open => cell.period.start <= at,
+            Purpose::Due => cell.due_at(charge) <= at,
+            Purpose::Progressive => charge == Charge::Usage && cell.period.end > at,
+        }
+    });
+    let mut lines = Vec::new();
+    for (cell, usage) in with_usage(tenant, account, cells)? {
+        let Some(line) = line(account, &cell, usage, purpose, &lines)? else { continue };
+        lines.push(line);
+    }
+    for line in &mut lines {
+        if let Some(billed) = billed.remove(&(line.item_id, line.price_id, line.cycle.0)) {
+            line.before = billed.priced;
+            line.adjusts = Some(billed.first_invoice);
+        }
+    }
+    if purpose != Purpose::Progressive {
+        // Charged once, and by what is known now not at all: after a change of the past.
+        lines.extend(billed.into_values().filter(|billed| purpose == Purpose::Open || billed.is_over(account, at)).map(|billed| Line {
+            due: Priced::default(),
+            before: billed.priced,
+            adjusts: Some(billed.first_invoice),
+            ..billed.line
+        }));
+    }
+    lines.retain(|line| match line.adjusts {
+        Some(_) => line.minor() != 0,
+        None => line.due.minor != 0 || !line.usage.quantity.is_zero() || !line.due.unrounded.is_zero(),
+    });
+    Ok(lines)
+}
+
+impl Billed {
+    /// Not a cell whose usage was billed ahead of the period's end, and which is just not due yet.
+    fn is_over(&self, account: &Account, at: i64) -> bool {
+        self.line.charge != Charge::Usage || self.line.cycle.1.min(account.timeline.ends_at) <= at
+    }
+}
+
+/// Periods that end after this are looked at: those that nobody has billed, those in which something may still change,
+/// and with a commitment over several periods all.
+fn looked_at_from(account: &Account, at: i64, adjust_for: i64) -> i64 {
+    let spanning = |price: &PriceTerms| price.model.commitment_periods().is_some_and(|periods| periods > 1);
+    if account.terms.iter().flat_map(|plan| &plan.prices).any(spanning) {
+        return i64::MIN;
+    }
+    account.billed_to.map_or(i64::MIN, |billed_to| billed_to.min(at).saturating_sub(adjust_for))
+}
+
+fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKey, Billed>> {
+    let mut billed: BTreeMap<CellKey, Billed> = BTreeMap::new();
+    if account.billed_to.is_none() {
+        return Ok(billed);
+    }
+    spi::run(
+        "SELECT l.item_id, l.price_id, l.cycle_start, l.cycle_end, l.amount::text, l.unrounded::text, l.invoice_id, l.customer_id, l.price_key, l.plan_key, \
+                l.meter_key, l.description, l.model::text, l.proration, l.timezone, l.period_start, l.period_end, l.taxes::text \
+           FROM meterflow.invoice_lines l JOIN meterflow.invoices i ON i.tenant_id = l.tenant_id AND i.id = l.invoice_id \
+          WHERE l.tenant_id = $1 AND l.subscription_id = $2 AND l.cycle_end > $3 AND i.status IN ('finalized', 'paid') ORDER BY l.invoice_id, l.line",
+        &[tenant.into(), account.timeline.id.into(), spi::time(from)],
+        See::Statement,
+        |row| {
+            let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
+            let item_id: Option<i64> = row.get(0);
+            let (price_id, cycle) = (row.int8(1)?, (row.time(2)?, row.time(3)?));
+            let line = Priced { unrounded: stored_amount(&row.text(5)?)?, minor: stored_minor(&row.text(4)?, account.digits)? };
+            let invoice = row.int8(6)?;
+            let meter_key = text(10)?;
+            let charge = match (&meter_key, item_id) {
+                (Some(_), _) => Charge::Usage,
+                _ => Charge::Advance,
+            };
+            let known = billed.entry((item_id, price_id, cycle.0)).or_insert(Billed {
+                priced: Priced::default(),
+                first_invoice: invoice,
+                line: Line {
+                    subscription_id: account.timeline.id,
+                    customer: row.text(7)?,
+                    item_id,
+                    price_id,
+                    price_key: row.text(8)?,
+                    plan_key: row.text(9)?,
+                    meter_key,
+                    description: row.text(11)?,
+                    charge,
+                    cycle,
+                    applies: Ranges::of(row.time(15)?, row.time(16)?),
+                    model: row.text(12)?,
+                    proration: row.text(13)?,
+                    timezone: row.text(14)?,
+                    usage: Usage::default(),
+                    taxes: Some(tax_keys(&row.text(17)?)?),
+                    due: Priced::default(),
+                    before: Priced::default(),
+                    adjusts: None,
+                },
+            });
+            known.priced.minor += line.minor;
+            known.priced.unrounded =
+                known.priced.unrounded.checked_add(&line.unrounded).map_err(|error| too_large("billed", error))?;
+            Ok(())
+        },
+    )?;
+    Ok(billed)
+}
+
+/// The usage of the cells that charge any, from as few questions as can be.
+fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>) -> Outcome<Vec<(Cell, Usage)>> {
+    let mut places = Vec::new();
+    let mut wanted = Vec::new();
+    for (place, cell) in cells.iter().enumerate() {
+        let terms = &account.terms[cell.plan].prices[cell.price];
+        if let Some(meter_key) = &terms.meter_key {
+            places.push(place);
+            wanted.push(Wanted { meter_key, applies: &cell.applies, needs: terms.model.needs() });
+        }
+    }
+    let mut usages: FxHashMap<usize, Usage> = FxHashMap::default();
+    if !wanted.is_empty() {
+        let found = quantities::collect(tenant, &account.timeline.customer, &wanted)?;
+        usages = places.into_iter().zip(found).collect();
+    }
+    let quantity = |cell: &Cell| -> Outcome<Usage> {
+        let key = &account.plans[cell.plan].prices[cell.price].key;
+        let quantity = cell.item.and_then(|item| account.quantities[item].get(key));
+        let text = match quantity {
+            None => return Ok(Usage::of(Amount::from(1_u64))),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        Amount::parse(&text).map(Usage::of).map_err(|error| Fail::corrupt(format!("the quantity {text} of \"{key}\": {error}")))
+    };
+    cells
+        .into_iter()
+        .enumerate()
+        .map(|(place, cell)| {
+            let usage = match usages.remove(&place) {
+                Some(usage) => usage,
+                None => quantity(&cell)?,
+            };
+            Ok((cell, usage))
+        })
+        .collect()
+}
+
+/// What a cell comes to. `earlier` are the lines of the subscription's cells before it, for a commitment that runs on.
+fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier: &[Line]) -> Outcome<Option<Line>> {
+    let (plan, price) = (&account.plans[cell.plan], &account.plans[cell.plan].prices[cell.price]);
+    let terms = &account.terms[cell.plan].prices[cell.price];
+    let Some((start, end)) = cell.applies.span() else { return Ok(None) };
+    let due = match price.charge {
+        Charge::Usage => {
+            let mut on = Terms { closing: purpose != Purpose::Progressive, ..Terms::default() };
+            if let Some(periods) = terms.model.commitment_periods().filter(|&periods| periods > 1) {
+                let before: Vec<&Line> = earlier.iter().filter(|line| line.price_id == price.id).collect();
+                let place = before.len() % periods as usize;
+                let group = &before[before.len() - place..];
+                on.prior_cost = group.iter().try_fold(Amount::ZERO, |sum, line| {
+                    let (start, end) = (&line.applies, &line.usage);
+                    let _ = start;
+                    let cost = pricing::price(&terms.model, end).map_err(|error| unpriceable(&price.key, error))?.cost;
+                    sum.checked_add(&cost).map_err(|error| too_large(&price.key, error))
+                })?;
+                on.commitment_closing = place + 1 == periods as usize || cell.period.end >= account.timeline.ends_at;
+            }
+            let priced = price_with(&terms.model, &usage, &on, &mut Silent).map_err(|error| unpriceable(&price.key, error))?;
+            let money = priced.amount.round(account.digits).map_err(|error| too_large(&price.key, error))?;
+            Priced { unrounded: priced.amount, minor: minor(money)? }
+        }
+        Charge::Once => {
+            let priced = pricing::price(&terms.model, &usage).map_err(|error| unpriceable(&price.key, error))?;
+            let money = priced.amount.round(account.digits).map_err(|error| too_large(&price.key, error))?;
+            Priced { unrounded: priced.amount, minor: minor(money)? }
+        }
+        Charge::Advance | Charge::Arrears => {
+            let whole = pricing::price(&terms.model, &usage).map_err(|error| unpriceable(&price.key, error))?.amount;
+            share_of(&whole, cell, terms.proration, &account.timeline.timezone, account.digits)
+                .map_err(|error| too_large(&price.key, error))??
+        }
+    };
+    Ok(Some(Line {
+        subscription_id: account.timeline.id,
+        customer: account.timeline.customer.clone(),
+        item_id: cell.item.map(|item| account.timeline.items[item].id),
+        price_id: price.id,
+        price_key: price.key.clone(),
+        plan_key: plan.key.clone(),
+        meter_key: terms.meter_key.clone(),
+        description: terms.name.clone().unwrap_or_else(|| price.key.clone()),
+        charge: price.charge,
+        cycle: (cell.period.period.start, cell.period.period.end),
+        applies: if price.charge == Charge::Once { Ranges::of(start, end) } else { cell.applies.clone() },
+        model: terms.model_text.clone(),
+        proration: terms.proration_text.clone(),
+        timezone: account.timeline.timezone.clone(),
+        usage,
+        taxes: terms.taxes.clone(),
+        due,
+        before: Priced::default(),
+        adjusts: None,
+    }))
+}
+
+/// A fee's part of its whole period, piece by piece.
+fn share_of(
+    whole: &Amount,
+    cell: &Cell,
+    method: Method,
+    timezone: &str,
+    digits: u32,
+) -> Result<Outcome<Priced>, QuantityError> {
+    let zone = match calendar::zone(timezone) {
+        Ok(zone) => zone,
+        Err(error) => return Ok(Err(unreckonable(error))),
+    };
+    let mut share = Priced::default();
+    for &piece in cell.applies.as_slice() {
+        let proration = match Proration::between(piece, (cell.period.period.start, cell.period.period.end), method, &zone) {
+            Ok(proration) => proration,
+            Err(error) => return Ok(Err(unreckonable(error))),
+        };
+        share.unrounded = share.unrounded.checked_add(&proration.unrounded(whole)?)?;
+        share.minor += match minor(proration.money(whole, digits)?) {
+            Ok(minor) => minor,
+            Err(error) => return Ok(Err(error)),
+        };
+    }
+    Ok(Ok(share))
+}
+
+/// Minor units; more than 38 digits of money are an error.
+pub fn minor(money: Money) -> Outcome<i128> {
+    i128::try_from(money.minor()).map_err(|_| too_large("the price", QuantityError::TooLarge))
+}
+
+fn stored_amount(text: &str) -> Outcome<Amount> {
+    Amount::parse(text).map_err(|error| Fail::corrupt(format!("the stored amount {text}: {error}")))
+}
+
+fn stored_minor(text: &str, digits: u32) -> Outcome<i128> {
+    let money = stored_amount(text)?.round(digits).map_err(|error| Fail::corrupt(format!("the stored amount {text}: {error}")))?;
+    minor(money)
+}
+
+/// The keys in a line's `taxes`.
+fn tax_keys(json: &str) -> Outcome<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Tax {
+        key: String,
+    }
+    let taxes: Vec<Tax> =
+        serde_json::from_str(json).map_err(|error| Fail::corrupt(format!("the taxes of an invoice line: {error}")))?;
+    Ok(taxes.into_iter().map(|tax| tax.key).collect())
+}
+
+fn unpriceable(price: &str, error: PriceError) -> Fail {
+    match error {
+        PriceError::Range(error) => too_large(price, error),
+        PriceError::Missing(missing) => Fail::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("price \"{price}\" can not be computed from its meter"),
+        )
+        .detail(format!("It needs {missing}, which this meter does not have."))
+        .hint("Use a meter with buckets for a bucketed price; events that carry values for a percentage of each."),
+    }
+}
+
+fn too_large(price: &str, error: QuantityError) -> Fail {
+    Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, format!("price \"{price}\" can not be computed exactly"))
+        .detail(format!("{error}."))
+        .hint("Exact results have up to 76 digits in all.")
+}
+
+/// Whether a fee looks only at how many there are of it.
+pub fn is_fee(needs: &Needs) -> bool {
+    !needs.events && !needs.values && needs.groups.is_none() && needs.buckets.is_none()
+}

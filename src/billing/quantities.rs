@@ -1,0 +1,177 @@
+//! What was used in each cell that charges usage, in as much detail as its price looks at.
+//!
+//! A subscription asks one question a set of dimensions: all its meters, with windows cut wherever any of its cells
+//! begins or ends. A cell is then the merge of the states of its windows, so it is exact for every aggregation, also when
+//! it is in several pieces. Only prices that look at single events read those.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashMap;
+
+use crate::core::decimal::Quantity;
+use crate::core::pricing::{Amount, Group, Needs, Usage};
+use crate::core::properties::Path;
+use crate::core::ranges::Ranges;
+use crate::core::state::{Ask, Kind, State};
+use crate::meters::{self, raw};
+use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::spi::See;
+use crate::usage::{Answer, Question, answer, group_values};
+
+/// What a cell wants to know.
+pub struct Wanted<'a> {
+    pub meter_key: &'a str,
+    pub applies: &'a Ranges,
+    pub needs: Needs,
+}
+
+/// The usage of each of `wanted`, in their order, in the snapshot of the statement.
+pub fn collect(tenant: &str, customer: &str, wanted: &[Wanted<'_>]) -> Outcome<Vec<Usage>> {
+    let mut usages: Vec<Option<Usage>> = vec![None; wanted.len()];
+    let mut by_dimensions: BTreeMap<Vec<String>, Vec<usize>> = BTreeMap::new();
+    for (place, wanted) in wanted.iter().enumerate() {
+        by_dimensions.entry(wanted.needs.dimensions().into_iter().collect()).or_default().push(place);
+    }
+    for (dimensions, places) in by_dimensions {
+        let windows = windows(places.iter().map(|&place| wanted[place].applies));
+        let keys: Vec<&str> =
+            places.iter().map(|&place| wanted[place].meter_key).collect::<BTreeSet<_>>().into_iter().collect();
+        let paths = dimensions.iter().map(|name| path(name)).collect::<Outcome<Vec<_>>>()?;
+        let question = Question {
+            tenant,
+            meter_keys: &keys,
+            windows: &windows,
+            customer: Some(customer),
+            group_by: &paths,
+            filter: None,
+            total: true,
+        };
+        let answers = answer(&question)?;
+        for place in places {
+            let wanted = &wanted[place];
+            let Some(answer) = keys.iter().position(|key| *key == wanted.meter_key).map(|at| &answers[at]) else { continue };
+            let mut usage = merged(answer, &windows, wanted.applies, &dimensions, &wanted.needs)?;
+            if looks_at_events(&wanted.needs) {
+                events(tenant, customer, wanted, &mut usage)?;
+            }
+            usages[place] = Some(usage);
+        }
+    }
+    Ok(usages.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+/// Contiguous windows between all the times at which something begins or ends.
+fn windows<'a>(cells: impl Iterator<Item = &'a Ranges>) -> Vec<(i64, i64)> {
+    let cuts: BTreeSet<i64> =
+        cells.flat_map(|ranges| ranges.as_slice()).flat_map(|&(from, to)| [from, to]).collect();
+    let cuts: Vec<i64> = cuts.into_iter().collect();
+    cuts.windows(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+fn path(name: &str) -> Outcome<Path> {
+    Path::parse(name).map_err(|error| Fail::corrupt(format!("a price asks for the dimension {name:?}: {}", error.message)))
+}
+
+fn merged(
+    answer: &Answer,
+    windows: &[(i64, i64)],
+    applies: &Ranges,
+    dimensions: &[String],
+    needs: &Needs,
+) -> Outcome<Usage> {
+    let mut all: Option<State> = None;
+    let mut groups: FxHashMap<&str, State> = FxHashMap::default();
+    for ((window, _, group), state) in &answer.states {
+        if !applies.contains(windows[*window].0) {
+            continue;
+        }
+        merge(&mut all, state)?;
+        if !dimensions.is_empty() {
+            let mut merged = groups.remove(group.as_str());
+            merge(&mut merged, state)?;
+            groups.extend(merged.map(|state| (group.as_str(), state)));
+        }
+    }
+    let (from, to) = applies.span().unwrap_or((0, 0));
+    let ask = Ask { from, to, percentile: answer.percentile };
+    let mut usage = used(all, answer.kind, &ask, needs)?;
+    if let Some(wanted) = &needs.groups {
+        let mut found = Vec::with_capacity(groups.len());
+        for (group, state) in groups {
+            let by = dimensions.iter().cloned().zip(group_values(group)?).collect();
+            found.push(Group { by, usage: used(Some(state), answer.kind, &ask, &wanted.each)? });
+        }
+        // In one order, whatever the hash map's: an explanation reads the same each time.
+        found.sort_by(|a, b| a.by.cmp(&b.by));
+        usage.groups = Some(found);
+    }
+    Ok(usage)
+}
+
+fn merge(merged: &mut Option<State>, state: &State) -> Outcome<()> {
+    match merged {
+        Some(merged) => merged.merge(state).map_err(|error| Fail::corrupt(error.to_string())),
+        None => {
+            *merged = Some(state.clone());
+            Ok(())
+        }
+    }
+}
+
+fn used(state: Option<State>, kind: Kind, ask: &Ask, needs: &Needs) -> Outcome<Usage> {
+    let state = state.unwrap_or_else(|| State::empty(kind));
+    let value = state.value(ask).map_err(|error| {
+        Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "usage out of range").detail(error.to_string())
+    })?;
+    let mut usage = Usage::of(Amount::from(value.unwrap_or(Quantity::ZERO)));
+    if needs.buckets.is_some() {
+        let buckets = state.buckets().into_iter().map(|(_, value)| Usage::of(Amount::from(value)));
+        usage.buckets = Some(buckets.collect());
+    }
+    Ok(usage)
+}
+
+fn looks_at_events(needs: &Needs) -> bool {
+    needs.events || needs.values || needs.groups.as_ref().is_some_and(|groups| looks_at_events(&groups.each))
+}
+
+/// The number and the values of the events, in order of time, read from the events themselves.
+fn events(tenant: &str, customer: &str, wanted: &Wanted<'_>, usage: &mut Usage) -> Outcome<()> {
+    let secret = meters::secret()?;
+    let versions = meters::versions_of(tenant, wanted.meter_key)?;
+    let dimensions: Vec<Path> =
+        wanted.needs.dimensions().iter().map(|name| path(name)).collect::<Outcome<Vec<_>>>()?;
+    let mut found: Vec<(i64, i64, Amount, String)> = Vec::new();
+    for meter in &versions {
+        for &(from, to) in wanted.applies.as_slice() {
+            let scope = raw::Scope {
+                tenant,
+                customer: Some(customer),
+                event_name: &meter.event_name,
+                from,
+                to,
+                known: raw::Known::ALL,
+            };
+            raw::samples(&scope, std::slice::from_ref(meter), &secret, See::Statement, |_, _, tape, sample| {
+                let mut group = String::new();
+                crate::core::meter::write_group(&dimensions, tape, &mut group);
+                found.push((sample.at, sample.seq, Amount::from(sample.value), group));
+                Ok(())
+            })?;
+        }
+    }
+    found.sort_unstable_by_key(|&(at, seq, ..)| (at, seq));
+    let fill = |usage: &mut Usage, needs: &Needs, values: Vec<Amount>| {
+        usage.events = needs.events.then_some(values.len() as u64);
+        usage.values = needs.values.then_some(values);
+    };
+    if let (Some(groups), Some(wanted)) = (&mut usage.groups, &wanted.needs.groups) {
+        for group in groups.iter_mut() {
+            let of_group = |text: &str| group_values(text).is_ok_and(|values| group.by.values().eq(values.iter()));
+            let values = found.iter().filter(|event| of_group(&event.3)).map(|event| event.2).collect();
+            fill(&mut group.usage, &wanted.each, values);
+        }
+    }
+    fill(usage, &wanted.needs, found.into_iter().map(|event| event.2).collect());
+    Ok(())
+}
