@@ -23,6 +23,8 @@ mod meter;
 mod pricing;
 #[path = "core/proration.rs"]
 mod proration;
+#[path = "core/proration_peers.rs"]
+mod proration_peers;
 #[path = "core/split.rs"]
 mod split;
 #[path = "core/state.rs"]
