@@ -21,5 +21,11 @@ mod event;
 mod meter;
 #[path = "core/pricing.rs"]
 mod pricing;
+#[path = "core/proration.rs"]
+mod proration;
+#[path = "core/proration_peers.rs"]
+mod proration_peers;
+#[path = "core/split.rs"]
+mod split;
 #[path = "core/state.rs"]
 mod state_tests;

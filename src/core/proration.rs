@@ -157,3 +157,9 @@ impl Days {
         }
     }
 }
+
+/// What may be credited, in minor units of one currency: what was not used, but never more than has been charged and
+/// not been credited before; never less than nothing.
+pub fn creditable(unused: I256, charged: I256, credited: I256) -> I256 {
+    unused.min(charged.saturating_sub(credited)).max(I256::ZERO)
+}
