@@ -61,6 +61,39 @@ impl Amount {
         Ok(Money { minor, digits })
     }
 
+    /// The number `coefficient` · 10^-`scale`.
+    pub fn new(coefficient: I256, scale: u32) -> Amount {
+        Amount::shortest(coefficient, scale)
+    }
+
+    /// Whole units of 10^-[`scale`](Amount::scale).
+    pub fn coefficient(&self) -> I256 {
+        self.coefficient
+    }
+
+    /// Decimals that this number needs.
+    pub fn scale(&self) -> u32 {
+        self.scale
+    }
+
+    /// This number times `numerator` / `denominator` (> 0), in units of 10^-`digits`, rounded once: half away from zero.
+    pub fn round_ratio(&self, numerator: i64, denominator: i64, digits: u32) -> Result<I256, QuantityError> {
+        let shared = gcd(numerator.unsigned_abs(), denominator.unsigned_abs()).max(1);
+        let numerator = I256::from(numerator).wrapping_div(I256::from(shared));
+        let denominator = I256::from(denominator).wrapping_div(I256::from(shared));
+        let power = power_of_ten(self.scale.abs_diff(digits)).ok_or(QuantityError::TooLarge)?;
+        let (up, down) = if digits >= self.scale { (power, I256::ONE) } else { (I256::ONE, power) };
+        let dividend = self.coefficient.checked_mul(numerator).and_then(|product| product.checked_mul(up));
+        let divisor = denominator.checked_mul(down).ok_or(QuantityError::TooLarge)?;
+        let (quotient, remainder) =
+            dividend.ok_or(QuantityError::TooLarge)?.checked_div_rem(divisor).ok_or(QuantityError::DivisionByZero)?;
+        // Twice the remainder may not fit; what is missing to the divisor does.
+        let missing = divisor.wrapping_sub(remainder.wrapping_abs());
+        let away = remainder.wrapping_abs() >= missing;
+        let sign = I256::new(if remainder.is_negative() { -1 } else { 1 });
+        quotient.checked_add(if away { sign } else { I256::ZERO }).ok_or(QuantityError::TooLarge)
+    }
+
     fn shortest(mut coefficient: I256, mut scale: u32) -> Amount {
         let ten = I256::new(10);
         while scale > 0 {
@@ -94,6 +127,28 @@ pub struct Money {
     digits: u32,
 }
 
+impl Money {
+    /// `minor` units of a currency of so many decimals.
+    pub fn new(minor: I256, digits: u32) -> Money {
+        Money { minor, digits }
+    }
+
+    pub fn minor(&self) -> I256 {
+        self.minor
+    }
+
+    /// Decimals of the currency.
+    pub fn digits(&self) -> u32 {
+        self.digits
+    }
+}
+
+impl From<Money> for Amount {
+    fn from(money: Money) -> Amount {
+        Amount::shortest(money.minor, money.digits)
+    }
+}
+
 /// With all the decimals of the currency: 50.00.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,6 +163,13 @@ fn write_decimal(f: &mut fmt::Formatter<'_>, coefficient: I256, scale: u32) -> f
     let sign = if coefficient.is_negative() { "-" } else { "" };
     let point = if fraction.is_empty() { "" } else { "." };
     write!(f, "{sign}{whole}{point}{fraction}")
+}
+
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 fn power_of_ten(n: u32) -> Option<I256> {
