@@ -17,10 +17,13 @@ pub(super) fn sum(parts: impl IntoIterator<Item = i128>) -> Result<i128, Invoice
     parts.into_iter().try_fold(0, add)
 }
 
+/// No line is larger: far more than there is money, and far less than would make a sum of lines overflow.
+const LARGEST_LINE: i128 = 10_i128.pow(30);
+
 /// An amount in major units as minor ones.
 pub(super) fn round(amount: &Amount, digits: u32) -> Result<i128, InvoiceError> {
-    let money = amount.round(digits).map_err(|_| InvoiceError::TooLarge)?;
-    narrow(money.minor())
+    let minor = narrow(amount.round(digits).map_err(|_| InvoiceError::TooLarge)?.minor())?;
+    if (-LARGEST_LINE..=LARGEST_LINE).contains(&minor) { Ok(minor) } else { Err(InvoiceError::TooLarge) }
 }
 
 /// `base` · `percent` / 100.

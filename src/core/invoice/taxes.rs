@@ -16,7 +16,9 @@
 
 use std::collections::BTreeMap;
 
-use super::arithmetic::{add, included_in, percent_of, spread, subtract, sum};
+use ethnum::I256;
+
+use super::arithmetic::{add, included_in, percent_of, round, spread, subtract, sum};
 use super::{Amount, Draft, InvoiceError, InvoiceLine, LineTax, TaxTotal};
 
 /// Fills in the lines' taxes, taxable amounts and totals. `open` is what is left of each line.
@@ -86,12 +88,7 @@ fn inclusive(draft: &Draft, net: &mut [i128], shares: &mut [BTreeMap<usize, i128
         for side in sides(&gross, |gross| included_in(gross, &percent))? {
             for (rate, tax) in rates.iter().zip(spread(side.tax, &weights)?) {
                 // In proportion to what the rates before this one left: together they can't exceed the line.
-                let left: Vec<i128> = side
-                    .lines
-                    .iter()
-                    .map(|line| net[lines[*line]].checked_abs())
-                    .collect::<Option<_>>()
-                    .ok_or(InvoiceError::TooLarge)?;
+                let left: Vec<i128> = side.lines.iter().map(|line| net[lines[*line]].abs()).collect();
                 for (line, part) in side.lines.iter().zip(spread(tax, &left)?) {
                     let line = lines[*line];
                     net[line] -= part; // of the same sign, and no larger
@@ -139,8 +136,7 @@ fn sides(amounts: &[i128], tax: impl Fn(i128) -> Result<i128, InvoiceError>) -> 
 /// The percentages as whole units of their smallest decimal, to divide by, and their sum.
 fn common_scale(percents: &[Amount]) -> Result<(Vec<i128>, Amount), InvoiceError> {
     let scale = percents.iter().map(Amount::scale).max().unwrap_or(0);
-    let units =
-        percents.iter().map(|percent| super::arithmetic::round(percent, scale)).collect::<Result<Vec<_>, _>>()?;
-    let all = Amount::new(ethnum::I256::new(sum(units.iter().copied())?), scale);
+    let units = percents.iter().map(|percent| round(percent, scale)).collect::<Result<Vec<_>, _>>()?;
+    let all = Amount::new(I256::new(sum(units.iter().copied())?), scale);
     Ok((units, all))
 }
