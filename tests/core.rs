@@ -17,6 +17,8 @@ mod decimal_tests;
 mod delta;
 #[path = "core/event.rs"]
 mod event;
+#[path = "core/invoice.rs"]
+mod invoice;
 #[path = "core/meter.rs"]
 mod meter;
 #[path = "core/pricing.rs"]

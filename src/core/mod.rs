@@ -7,6 +7,7 @@ pub mod decimal;
 pub mod delta;
 pub mod event;
 pub mod filter;
+pub mod invoice;
 pub mod key;
 pub mod meter;
 pub mod pricing;
