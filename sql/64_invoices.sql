@@ -91,7 +91,7 @@ CREATE TABLE meterflow.invoice_lines (
   PRIMARY KEY (tenant_id, invoice_id, line),
   FOREIGN KEY (tenant_id, invoice_id) REFERENCES meterflow.invoices (tenant_id, id)
 ) USING heap;
-CREATE INDEX invoice_lines_subscription_idx ON meterflow.invoice_lines (tenant_id, subscription_id, cycle_start);
+CREATE INDEX invoice_lines_subscription_idx ON meterflow.invoice_lines (tenant_id, subscription_id, cycle_end);
 COMMENT ON TABLE meterflow.invoice_lines IS 'One charge each: a price of a subscription''s item in one billing period, or what has changed of it since it was last billed.';
 COMMENT ON COLUMN meterflow.invoice_lines.kind IS 'adjustment: the period was billed before, and comes to another amount now: late or corrected events, a change of plan. adjusts names the invoice.';
 COMMENT ON COLUMN meterflow.invoice_lines.customer_id IS 'Whose usage or subscription it is.';

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use crate::core::decimal::QuantityError;
 use crate::core::pricing::{Amount, Money, Needs, PriceError, Silent, Terms, Usage, price_with};
-use crate::core::proration::{Method, Proration};
+use crate::core::proration::Proration;
 use crate::core::ranges::Ranges;
 use crate::core::subscription::{Cell, Charge};
 use crate::core::{calendar, pricing};
@@ -40,20 +40,20 @@ pub enum Purpose {
 
 /// One line to be: a cell, and what is left to charge of it.
 pub struct Line {
-    pub subscription_id: i64,
     pub customer: String,
-    pub item_id: Option<i64>,
-    pub price_id: i64,
-    pub price_key: String,
-    pub plan_key: String,
+    /// The cell; None for a line that was written by hand.
+    pub cell: Option<CellKey>,
+    pub price_key: Option<String>,
+    pub plan_key: Option<String>,
     pub meter_key: Option<String>,
     pub description: String,
     pub charge: Charge,
-    pub cycle: (i64, i64),
+    /// End of the whole period.
+    pub cycle_end: i64,
     pub applies: Ranges,
-    pub model: String,
-    pub proration: String,
-    pub timezone: String,
+    pub model: Option<String>,
+    pub proration: Option<String>,
+    pub timezone: Option<String>,
     pub usage: Usage,
     pub taxes: Option<Vec<String>>,
     /// What the cell comes to in all.
@@ -77,7 +77,7 @@ impl Line {
     }
 
     pub fn unrounded(&self) -> Outcome<Amount> {
-        self.due.unrounded.checked_sub(&self.before.unrounded).map_err(|error| too_large(&self.price_key, error))
+        self.due.unrounded.checked_sub(&self.before.unrounded).map_err(|error| too_large(&self.description, error))
     }
 }
 
@@ -88,8 +88,16 @@ struct Billed {
     line: Line,
 }
 
-/// Identity of a cell: item (of a fee), price, start of the whole period.
-type CellKey = (Option<i64>, i64, i64);
+/// Identity of a cell, as lines keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CellKey {
+    pub subscription_id: i64,
+    /// Of a fee.
+    pub item_id: Option<i64>,
+    pub price_id: i64,
+    /// Start of the whole period.
+    pub cycle_start: i64,
+}
 
 /// The lines of one subscription, in order of period, then as prices are listed.
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
@@ -109,11 +117,11 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
     });
     let mut lines = Vec::new();
     for (cell, usage) in with_usage(tenant, account, cells)? {
-        let Some(line) = line(account, &cell, usage, purpose, &lines)? else { continue };
+        let line = line(account, &cell, usage, purpose, &lines)?;
         lines.push(line);
     }
     for line in &mut lines {
-        if let Some(billed) = billed.remove(&(line.item_id, line.price_id, line.cycle.0)) {
+        if let Some(billed) = line.cell.and_then(|cell| billed.remove(&cell)) {
             line.before = billed.priced;
             line.adjusts = Some(billed.first_invoice);
         }
@@ -137,7 +145,7 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
 impl Billed {
     /// Not a cell whose usage was billed ahead of the period's end, and which is just not due yet.
     fn is_over(&self, account: &Account, at: i64) -> bool {
-        self.line.charge != Charge::Usage || self.line.cycle.1.min(account.timeline.ends_at) <= at
+        self.line.charge != Charge::Usage || self.line.cycle_end.min(account.timeline.ends_at) <= at
     }
 }
 
@@ -174,24 +182,23 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
                 (Some(_), _) => Charge::Usage,
                 _ => Charge::Advance,
             };
-            let known = billed.entry((item_id, price_id, cycle.0)).or_insert(Billed {
+            let cell = CellKey { subscription_id: account.timeline.id, item_id, price_id, cycle_start: cycle.0 };
+            let known = billed.entry(cell).or_insert(Billed {
                 priced: Priced::default(),
                 first_invoice: invoice,
                 line: Line {
-                    subscription_id: account.timeline.id,
                     customer: row.text(7)?,
-                    item_id,
-                    price_id,
-                    price_key: row.text(8)?,
-                    plan_key: row.text(9)?,
+                    cell: Some(cell),
+                    price_key: text(8)?,
+                    plan_key: text(9)?,
                     meter_key,
                     description: row.text(11)?,
                     charge,
-                    cycle,
+                    cycle_end: cycle.1,
                     applies: Ranges::of(row.time(15)?, row.time(16)?),
-                    model: row.text(12)?,
-                    proration: row.text(13)?,
-                    timezone: row.text(14)?,
+                    model: text(12)?,
+                    proration: text(13)?,
+                    timezone: text(14)?,
                     usage: Usage::default(),
                     taxes: Some(tax_keys(&row.text(17)?)?),
                     due: Priced::default(),
@@ -248,88 +255,87 @@ fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>) -> Outcome<Vec<
 }
 
 /// What a cell comes to. `earlier` are the lines of the subscription's cells before it, for a commitment that runs on.
-fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier: &[Line]) -> Outcome<Option<Line>> {
+fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier: &[Line]) -> Outcome<Line> {
     let (plan, price) = (&account.plans[cell.plan], &account.plans[cell.plan].prices[cell.price]);
     let terms = &account.terms[cell.plan].prices[cell.price];
-    let Some((start, end)) = cell.applies.span() else { return Ok(None) };
     let due = match price.charge {
         Charge::Usage => {
-            let mut on = Terms { closing: purpose != Purpose::Progressive, ..Terms::default() };
-            if let Some(periods) = terms.model.commitment_periods().filter(|&periods| periods > 1) {
-                let before: Vec<&Line> = earlier.iter().filter(|line| line.price_id == price.id).collect();
-                let place = before.len() % periods as usize;
-                let group = &before[before.len() - place..];
-                on.prior_cost = group.iter().try_fold(Amount::ZERO, |sum, line| {
-                    let (start, end) = (&line.applies, &line.usage);
-                    let _ = start;
-                    let cost = pricing::price(&terms.model, end).map_err(|error| unpriceable(&price.key, error))?.cost;
-                    sum.checked_add(&cost).map_err(|error| too_large(&price.key, error))
-                })?;
-                on.commitment_closing = place + 1 == periods as usize || cell.period.end >= account.timeline.ends_at;
-            }
-            let priced = price_with(&terms.model, &usage, &on, &mut Silent).map_err(|error| unpriceable(&price.key, error))?;
-            let money = priced.amount.round(account.digits).map_err(|error| too_large(&price.key, error))?;
-            Priced { unrounded: priced.amount, minor: minor(money)? }
+            let on = usage_terms(account, cell, purpose, earlier)?;
+            let priced =
+                price_with(&terms.model, &usage, &on, &mut Silent).map_err(|error| unpriceable(&price.key, error))?;
+            rounded(&price.key, priced.amount, account.digits)?
         }
-        Charge::Once => {
-            let priced = pricing::price(&terms.model, &usage).map_err(|error| unpriceable(&price.key, error))?;
-            let money = priced.amount.round(account.digits).map_err(|error| too_large(&price.key, error))?;
-            Priced { unrounded: priced.amount, minor: minor(money)? }
-        }
-        Charge::Advance | Charge::Arrears => {
+        Charge::Once | Charge::Advance | Charge::Arrears => {
             let whole = pricing::price(&terms.model, &usage).map_err(|error| unpriceable(&price.key, error))?.amount;
-            share_of(&whole, cell, terms.proration, &account.timeline.timezone, account.digits)
-                .map_err(|error| too_large(&price.key, error))??
+            if price.charge == Charge::Once {
+                rounded(&price.key, whole, account.digits)?
+            } else {
+                share_of(&whole, cell, terms, account)?
+            }
         }
     };
-    Ok(Some(Line {
-        subscription_id: account.timeline.id,
+    Ok(Line {
         customer: account.timeline.customer.clone(),
-        item_id: cell.item.map(|item| account.timeline.items[item].id),
-        price_id: price.id,
-        price_key: price.key.clone(),
-        plan_key: plan.key.clone(),
+        cell: Some(CellKey {
+            subscription_id: account.timeline.id,
+            item_id: cell.item.map(|item| account.timeline.items[item].id),
+            price_id: price.id,
+            cycle_start: cell.period.period.start,
+        }),
+        price_key: Some(price.key.clone()),
+        plan_key: Some(plan.key.clone()),
         meter_key: terms.meter_key.clone(),
         description: terms.name.clone().unwrap_or_else(|| price.key.clone()),
         charge: price.charge,
-        cycle: (cell.period.period.start, cell.period.period.end),
-        applies: if price.charge == Charge::Once { Ranges::of(start, end) } else { cell.applies.clone() },
-        model: terms.model_text.clone(),
-        proration: terms.proration_text.clone(),
-        timezone: account.timeline.timezone.clone(),
+        cycle_end: cell.period.period.end,
+        applies: cell.applies.clone(),
+        model: Some(terms.model_text.clone()),
+        proration: Some(terms.proration_text.clone()),
+        timezone: Some(account.timeline.timezone.clone()),
         usage,
         taxes: terms.taxes.clone(),
         due,
         before: Priced::default(),
         adjusts: None,
-    }))
+    })
+}
+
+fn rounded(key: &str, unrounded: Amount, digits: u32) -> Outcome<Priced> {
+    let money = unrounded.round(digits).map_err(|error| too_large(key, error))?;
+    Ok(Priced { unrounded, minor: minor(money)? })
+}
+
+/// What a price of usage needs to know besides the usage: whether the period is over, and for a commitment over several
+/// periods, which begin with the first the price is charged in, what the earlier ones of them cost.
+fn usage_terms(account: &Account, cell: &Cell, purpose: Purpose, earlier: &[Line]) -> Outcome<Terms> {
+    let price = &account.plans[cell.plan].prices[cell.price];
+    let model = &account.terms[cell.plan].prices[cell.price].model;
+    let mut terms = Terms { closing: purpose != Purpose::Progressive, ..Terms::default() };
+    if let Some(periods) = model.commitment_periods().filter(|&periods| periods > 1) {
+        let before: Vec<&Line> = earlier.iter().filter(|line| line.cell.is_some_and(|cell| cell.price_id == price.id)).collect();
+        let place = before.len() % periods as usize;
+        for line in &before[before.len() - place..] {
+            let cost = pricing::price(model, &line.usage).map_err(|error| unpriceable(&price.key, error))?.cost;
+            terms.prior_cost = terms.prior_cost.checked_add(&cost).map_err(|error| too_large(&price.key, error))?;
+        }
+        terms.commitment_closing = place + 1 == periods as usize || cell.period.end >= account.timeline.ends_at;
+    }
+    Ok(terms)
 }
 
 /// A fee's part of its whole period, piece by piece.
-fn share_of(
-    whole: &Amount,
-    cell: &Cell,
-    method: Method,
-    timezone: &str,
-    digits: u32,
-) -> Result<Outcome<Priced>, QuantityError> {
-    let zone = match calendar::zone(timezone) {
-        Ok(zone) => zone,
-        Err(error) => return Ok(Err(unreckonable(error))),
-    };
+fn share_of(whole: &Amount, cell: &Cell, terms: &PriceTerms, account: &Account) -> Outcome<Priced> {
+    let key = &account.plans[cell.plan].prices[cell.price].key;
+    let zone = calendar::zone(&account.timeline.timezone).map_err(unreckonable)?;
+    let period = (cell.period.period.start, cell.period.period.end);
     let mut share = Priced::default();
     for &piece in cell.applies.as_slice() {
-        let proration = match Proration::between(piece, (cell.period.period.start, cell.period.period.end), method, &zone) {
-            Ok(proration) => proration,
-            Err(error) => return Ok(Err(unreckonable(error))),
-        };
-        share.unrounded = share.unrounded.checked_add(&proration.unrounded(whole)?)?;
-        share.minor += match minor(proration.money(whole, digits)?) {
-            Ok(minor) => minor,
-            Err(error) => return Ok(Err(error)),
-        };
+        let part = Proration::between(piece, period, terms.proration, &zone).map_err(unreckonable)?;
+        let unrounded = part.unrounded(whole).and_then(|part| share.unrounded.checked_add(&part));
+        share.unrounded = unrounded.map_err(|error| too_large(key, error))?;
+        share.minor += minor(part.money(whole, account.digits).map_err(|error| too_large(key, error))?)?;
     }
-    Ok(Ok(share))
+    Ok(share)
 }
 
 /// Minor units; more than 38 digits of money are an error.

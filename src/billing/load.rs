@@ -35,8 +35,9 @@ pub struct Account {
     pub quantities: Vec<serde_json::Map<String, serde_json::Value>>,
     pub currency: String,
     pub digits: u32,
-    /// Everything that begins or ends before has been billed; None when nothing has been.
+    /// Everything that begins or ends until then has been billed; None when nothing has been.
     pub billed_to: Option<i64>,
+    pub next_bill_at: Option<i64>,
 }
 
 pub struct PlanTerms {
@@ -68,7 +69,7 @@ pub fn accounts(tenant: &str, whose: Whose<'_>) -> Outcome<Vec<Account>> {
         "SELECT s.id, s.customer_id, s.starts_at, s.ends_at, s.timezone, s.billed_to, \
                 CASE WHEN s.paused <> '{{}}' THEN ARRAY(SELECT coalesce(extract(epoch FROM lower(r)) * 1000000, '-9223372036854775808')::bigint FROM unnest(s.paused) r) END, \
                 CASE WHEN s.paused <> '{{}}' THEN ARRAY(SELECT coalesce(extract(epoch FROM upper(r)) * 1000000, '9223372036854775807')::bigint FROM unnest(s.paused) r) END, \
-                c.price_group, i.id, i.plan_key, i.plan_version, i.add_on, i.starts_at, i.ends_at, i.anchor, i.phases_from, i.quantities::text \
+                c.price_group, i.id, i.plan_key, i.plan_version, i.add_on, i.starts_at, i.ends_at, i.anchor, i.phases_from, i.quantities::text, s.next_bill_at \
            FROM meterflow.subscriptions s \
            JOIN meterflow.subscription_items i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id \
            JOIN meterflow.customers c ON c.tenant_id = s.tenant_id AND c.id = s.customer_id \
@@ -91,6 +92,7 @@ struct Found {
     timeline: Subscription,
     quantities: Vec<serde_json::Map<String, serde_json::Value>>,
     billed_to: Option<i64>,
+    next_bill_at: Option<i64>,
     price_group: Option<String>,
     plans: Vec<(String, i32)>,
 }
@@ -113,6 +115,7 @@ impl Found {
             },
             quantities: Vec::new(),
             billed_to: if row.is_null(5) { None } else { Some(row.time(5)?) },
+            next_bill_at: if row.is_null(18) { None } else { Some(row.time(18)?) },
             price_group: if row.is_null(8) { None } else { Some(row.text(8)?) },
             plans: Vec::new(),
         })
@@ -163,6 +166,7 @@ impl Found {
             currency,
             digits,
             billed_to: self.billed_to,
+            next_bill_at: self.next_bill_at,
         })
     }
 

@@ -79,6 +79,21 @@ impl TextArena {
     }
 }
 
+/// Unix microseconds as PostgreSQL reads them in text, whatever its settings.
+pub fn rfc3339(unix: i64) -> String {
+    match unix {
+        i64::MIN => "-infinity".to_string(),
+        i64::MAX => "infinity".to_string(),
+        _ => jiff::Timestamp::from_microsecond(unix).map_or_else(|_| "infinity".to_string(), |time| time.to_string()),
+    }
+}
+
+/// Half-open ranges of Unix microseconds as the text of a `tstzmultirange`.
+pub fn multirange(ranges: &[(i64, i64)]) -> String {
+    let parts: Vec<String> = ranges.iter().map(|&(from, to)| format!("[{},{})", rfc3339(from), rfc3339(to))).collect();
+    format!("{{{}}}", parts.join(","))
+}
+
 /// A `timestamptz` of Unix microseconds, to be returned to SQL.
 pub fn timestamptz(unix: i64) -> pgrx::datum::TimestampWithTimeZone {
     use pgrx::FromDatum;

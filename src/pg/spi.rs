@@ -136,6 +136,19 @@ pub fn run(
     }
 }
 
+/// Runs `work` with a snapshot of its own, of now: for a verb that has waited for locks and then reads with
+/// [`See::Statement`] as one consistent state.
+pub fn in_new_snapshot<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    // SAFETY: pushed and popped here; an ERROR in between leads to the transaction's abort, which clears the stack.
+    unsafe {
+        super::lock::command_done();
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let outcome = work();
+        pg_sys::PopActiveSnapshot();
+        outcome
+    }
+}
+
 /// Like `run` for a query of any size: rows come through a cursor, so memory stays bounded.
 pub fn stream(
     sql: &str,
