@@ -17,7 +17,7 @@ mod delta;
 mod event;
 #[path = "core/meter.rs"]
 mod meter;
-#[path = "core/pricing.rs"]
+#[path = "core/pricing/mod.rs"]
 mod pricing;
 #[path = "core/state.rs"]
 mod state_tests;
