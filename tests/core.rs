@@ -21,7 +21,7 @@ mod event;
 mod invoice;
 #[path = "core/meter.rs"]
 mod meter;
-#[path = "core/pricing.rs"]
+#[path = "core/pricing/mod.rs"]
 mod pricing;
 #[path = "core/proration.rs"]
 mod proration;

@@ -7,6 +7,7 @@ pub mod error;
 pub mod jsonb;
 pub mod keys;
 pub mod lock;
+pub mod numeric;
 pub mod partition;
 pub mod session;
 pub mod settings;

@@ -1,64 +1,146 @@
-//! Prices in SQL: `price`, `explain_price` and the checks of the tables that hold models and currencies. All
-//! arithmetic is `core::pricing`'s; this is only the way in and out.
+//! Prices in SQL: `price`, `explain_price`, `price_usage`, `explain_price_usage` and the checks of the tables that hold
+//! models and currencies. All arithmetic is `core::pricing`'s; this is only the way in and out.
 //!
-//! Models come as text: pgrx reads `jsonb` into floats, which would take digits off a price. The functions that users
-//! call cast and are inlined (sql/60_billing.sql).
+//! Models are read from the text of their jsonb: pgrx reads `jsonb` into floats, which would take digits off a price.
+//! A model that was read is kept (`models`), so a query over many rows reads it once.
 
+mod models;
+
+use pgrx::JsonB;
 use pgrx::prelude::*;
+use serde_json::{Map, Value, json};
 
 use crate::core::currency::{self, CurrencyError};
 use crate::core::decimal::QuantityError;
-use crate::core::pricing::{self, Amount, Model, ModelError, PriceError, Priced, RoundError, Step, Terms, Usage};
+use crate::core::pricing::{
+    self, Amount, GroupNeeds, Model, ModelError, Needs, PeriodUsage, PriceError, Priced, Proration, Recorder,
+    RoundError, Silent, Step, Terms, Usage,
+};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
+use crate::pg::numeric::{JsonbIn, NumericIn, NumericOut};
 
 #[pg_extern(sql = "")]
-fn price_text(model: Option<&str>, quantity: Option<AnyNumeric>, currency: Option<&str>) -> Option<AnyNumeric> {
+fn price(model: Option<JsonbIn<'_>>, quantity: Option<NumericIn<'_>>, currency: Option<&str>) -> Option<NumericOut> {
     let (model, quantity) = (model?, quantity?);
-    Some(raise(price(model, &quantity.to_string(), currency)))
+    Some(raise(models::of_jsonb(&model).and_then(|model| {
+        let usage = of_quantity(quantity)?;
+        let priced = pricing::price(&model, &usage).map_err(|error| unpriceable(error, &usage))?;
+        amount_of(&priced, currency)
+    })))
 }
 
-fn price(model: &str, quantity: &str, currency: Option<&str>) -> Outcome<AnyNumeric> {
-    let (_, _, priced) = priced(model, quantity, &mut pricing::Silent)?;
-    let amount = match currency {
-        None => priced.amount.to_string(),
-        Some(code) => priced.in_currency(code).map_err(|error| unroundable(error, &priced, code))?.to_string(),
+#[pg_extern(sql = "")]
+fn explain_price(model: Option<JsonbIn<'_>>, quantity: Option<NumericIn<'_>>, currency: Option<&str>) -> Option<JsonB> {
+    let (model, quantity) = (model?, quantity?);
+    let explain = || {
+        let model = models::of_jsonb(&model)?;
+        let usage = of_quantity(quantity)?;
+        explained(&model, &PeriodUsage { usage, terms: Terms::default(), before: None }, currency)
     };
-    AnyNumeric::try_from(amount.as_str()).map_err(|error| {
-        Fail::new(SqlState::ERRCODE_INTERNAL_ERROR, error.to_string()).detail(format!("The amount is {amount}."))
+    Some(JsonB(raise(explain())))
+}
+
+#[pg_extern(sql = "")]
+fn price_usage(model: Option<JsonbIn<'_>>, usage: Option<JsonbIn<'_>>, currency: Option<&str>) -> Option<NumericOut> {
+    let (model, usage) = (model?, usage?);
+    let price = || {
+        let model = models::of_jsonb(&model)?;
+        let priced = price_period(&model, &period_usage(&usage.text())?, &mut Silent)?;
+        amount_of(&priced, currency)
+    };
+    Some(raise(price()))
+}
+
+#[pg_extern(sql = "")]
+fn explain_price_usage(
+    model: Option<JsonbIn<'_>>,
+    usage: Option<JsonbIn<'_>>,
+    currency: Option<&str>,
+) -> Option<JsonB> {
+    let (model, usage) = (model?, usage?);
+    let explain = || explained(&*models::of_jsonb(&model)?, &period_usage(&usage.text())?, currency);
+    Some(JsonB(raise(explain())))
+}
+
+/// What must be collected to price usage by a model.
+#[pg_extern(sql = "")]
+fn price_needs(model: JsonbIn<'_>) -> JsonB {
+    let model = raise(models::of_jsonb(&model));
+    let mut needs = needs(&model.needs());
+    needs.insert("meter".to_string(), json!(model.needs_meter()));
+    needs.insert("dimensions".to_string(), json!(model.needs().dimensions()));
+    let proration = match model.proration() {
+        Proration::Second => "second",
+        Proration::Day => "day",
+        Proration::None => "none",
+    };
+    needs.insert("proration".to_string(), json!(proration));
+    needs.insert("commitment_periods".to_string(), json!(model.commitment_periods()));
+    JsonB(needs.into())
+}
+
+fn needs(needs: &Needs) -> Map<String, Value> {
+    let mut members = Map::new();
+    for (name, needed) in [("quantity", needs.quantity), ("events", needs.events), ("values", needs.values)] {
+        members.extend(needed.then(|| (name.to_string(), json!(true))));
+    }
+    if let Some(GroupNeeds { dimensions, each }) = &needs.groups {
+        let mut groups = self::needs(each);
+        groups.insert("by".to_string(), json!(dimensions));
+        members.insert("groups".to_string(), groups.into());
+    }
+    if let Some(each) = &needs.buckets {
+        members.insert("buckets".to_string(), self::needs(each).into());
+    }
+    members
+}
+
+fn of_quantity(quantity: NumericIn<'_>) -> Outcome<Usage> {
+    quantity.amount().map(Usage::of).map_err(|error| match error {
+        // `numeric` holds nothing else that is no number.
+        QuantityError::Syntax => Fail::parameter("a quantity must be a finite number")
+            .detail(format!("It is {}.", quantity.text()))
+            .hint("Find out where it comes from; usage() never returns it."),
+        _ => out_of_range(
+            "this quantity can not be priced exactly",
+            error,
+            format!("the quantity is {}", quantity.text()),
+        ),
     })
 }
 
-#[pg_extern(sql = "")]
-fn explain_price_text(
-    model: Option<&str>,
-    quantity: Option<AnyNumeric>,
-    currency: Option<&str>,
-) -> Option<pgrx::JsonB> {
-    let (model, quantity) = (model?, quantity?);
-    Some(pgrx::JsonB(raise(explain(model, &quantity.to_string(), currency))))
+fn period_usage(text: &str) -> Outcome<PeriodUsage> {
+    PeriodUsage::parse(text).map_err(|error| {
+        unsound(error, text, SqlState::ERRCODE_INVALID_PARAMETER_VALUE).hint(
+            "For instance {\"quantity\":12}, {\"values\":[10,2.5]}, {\"buckets\":[3,8]} or {\"groups\":[{\"by\":{\"region\":\"eu\"},\"quantity\":12}]}.",
+        )
+    })
 }
 
-fn explain(model: &str, quantity: &str, currency: Option<&str>) -> Outcome<serde_json::Value> {
+fn price_period(model: &Model, period: &PeriodUsage, recorder: &mut impl Recorder) -> Outcome<Priced> {
+    let PeriodUsage { usage, terms, before } = period;
+    match before {
+        None => pricing::price_with(model, usage, terms, recorder),
+        Some(earlier) => pricing::price_rest(model, usage, terms, earlier.before(), recorder),
+    }
+    .map_err(|error| unpriceable(error, usage))
+}
+
+fn explained(model: &Model, period: &PeriodUsage, currency: Option<&str>) -> Outcome<serde_json::Value> {
     let mut steps: Vec<Step> = Vec::new();
-    let (model, usage, priced) = priced(model, quantity, &mut steps)?;
-    pricing::explain(&model, &usage, &steps, &priced, currency)
-        .map_err(|error| unroundable(error, &priced, currency.unwrap_or_default()))
+    let priced = price_period(model, period, &mut steps)?;
+    pricing::explain(model, &period.usage, &steps, &priced, currency)
+        .map_err(|error| unroundable(error, &priced.amount, currency.unwrap_or_default()))
 }
 
-fn priced(model: &str, quantity: &str, recorder: &mut impl pricing::Recorder) -> Outcome<(Model, Usage, Priced)> {
-    let model =
-        Model::parse(model).map_err(|error| unsound(error, model, SqlState::ERRCODE_INVALID_PARAMETER_VALUE))?;
-    let amount = Amount::parse(quantity).map_err(|error| match error {
-        // `numeric` writes nothing else that is no number.
-        QuantityError::Syntax => Fail::parameter("a quantity must be a finite number")
-            .detail(format!("It is {quantity}."))
-            .hint("Find out where it comes from; usage() never returns it."),
-        _ => out_of_range("this quantity can not be priced exactly", error, format!("the quantity is {quantity}")),
-    })?;
-    let usage = Usage::of(amount);
-    let priced = pricing::price_with(&model, &usage, &Terms::default(), recorder)
-        .map_err(|error| unpriceable(error, quantity))?;
-    Ok((model, usage, priced))
+fn amount_of(priced: &Priced, currency: Option<&str>) -> Outcome<NumericOut> {
+    match currency {
+        None => Ok(NumericOut::from(&priced.amount)),
+        Some(code) => {
+            let money = priced.in_currency(code).map_err(|error| unroundable(error, &priced.amount, code))?;
+            Ok(NumericOut::from(money))
+        }
+    }
 }
 
 /// For the CHECK constraint of `prices`. A row that is restored passes it as it did when it was written.
@@ -68,7 +150,7 @@ fn check_price_text(model: Option<&str>, meter_key: Option<&str>) -> bool {
 }
 
 fn check(model: &str, meter_key: Option<&str>) -> Outcome<bool> {
-    let model = Model::parse(model).map_err(|error| unsound(error, model, SqlState::ERRCODE_CHECK_VIOLATION))?;
+    let model = Model::parse(model).map_err(|error| unreadable(error, model, SqlState::ERRCODE_CHECK_VIOLATION))?;
     if meter_key.is_none() && model.needs_meter() {
         return Err(Fail::new(SqlState::ERRCODE_CHECK_VIOLATION, "this price needs a meter")
             .detail(format!("The model \"{}\" prices usage, and meter_key is null.", model.name()))
@@ -82,29 +164,33 @@ fn currency_digits(currency: &str) -> i32 {
     raise(currency::digits(currency).map(u32::cast_signed).map_err(|error| no_money(error, currency)))
 }
 
-fn unpriceable(error: PriceError, quantity: &str) -> Fail {
+fn unpriceable(error: PriceError, usage: &Usage) -> Fail {
     match error {
         PriceError::Range(error) => {
-            out_of_range("this price can not be computed exactly", error, format!("the quantity is {quantity}"))
+            out_of_range("this price can not be computed exactly", error, format!("the quantity is {}", usage.quantity))
         }
-        PriceError::Missing(part) => Fail::parameter("this price needs more than a quantity")
+        PriceError::Missing(part) => Fail::parameter("this price needs to know more of the usage")
             .detail(format!("It needs {part}."))
-            .hint("Give it to price_usage(model, usage)."),
+            .hint("Give it to price_usage(model, usage) or explain_price_usage(model, usage)."),
     }
 }
 
-fn unsound(error: ModelError, model: &str, state: SqlState) -> Fail {
-    let place = if error.path.is_empty() { String::new() } else { format!("See \"{}\" in: ", error.path) };
-    Fail::new(state, error.message).detail(format!("{place}{model}")).hint(
+fn unreadable(error: ModelError, model: &str, state: SqlState) -> Fail {
+    unsound(error, model, state).hint(
         "For instance {\"model\":\"per_unit\",\"unit_amount\":\"0.10\"} or {\"model\":\"flat\",\"amount\":\"20\"}.",
     )
 }
 
-fn unroundable(error: RoundError, priced: &Priced, code: &str) -> Fail {
+fn unsound(error: ModelError, json: &str, state: SqlState) -> Fail {
+    let place = if error.path.is_empty() { String::new() } else { format!("See \"{}\" in: ", error.path) };
+    Fail::new(state, error.message).detail(format!("{place}{json}"))
+}
+
+fn unroundable(error: RoundError, amount: &Amount, code: &str) -> Fail {
     match error {
         RoundError::Currency(error) => no_money(error, code),
         RoundError::Range(error) => {
-            out_of_range("this price can not be held in money", error, format!("the price is {} {code}", priced.amount))
+            out_of_range("this price can not be held in money", error, format!("the price is {amount} {code}"))
         }
     }
 }

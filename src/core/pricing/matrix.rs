@@ -156,7 +156,9 @@ pub(super) fn dimension_value(raw: &str) -> Option<Option<String>> {
     match raw.as_bytes().first()? {
         b'"' => string(raw).map(Some),
         b'{' | b'[' => None,
-        _ => Some((raw != "null").then(|| raw.to_string())),
+        _ if raw == "null" => Some(None),
+        // Numbers by value: 1.0 and 1 are one.
+        _ => Some(Some(Amount::parse(raw).map_or_else(|_| raw.to_string(), |number| number.to_string()))),
     }
 }
 

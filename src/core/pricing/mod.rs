@@ -19,6 +19,7 @@ mod matrix;
 mod model;
 mod percentage;
 mod read;
+mod read_usage;
 mod step;
 mod tiers;
 mod unit_price;
@@ -29,9 +30,10 @@ pub use amount::{Amount, Money, Rounding};
 pub use explain::explain;
 pub use model::{Model, Proration, price_with};
 pub use read::ModelError;
+pub use read_usage::PeriodUsage;
 pub use step::{PartOf, Recorder, Silent, Step};
 pub use unit_price::UnitPrice;
-pub use usage::{Group, GroupNeeds, Needs, Share, Terms, Usage};
+pub use usage::{GroupNeeds, Needs, Share, Terms, Usage};
 
 use std::fmt;
 

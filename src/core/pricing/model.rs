@@ -57,7 +57,7 @@ pub enum Proration {
 impl Model {
     /// Reads a definition, or says what is wrong with it and where.
     pub fn parse(json: &str) -> Result<Model, ModelError> {
-        Model::read(Fields::whole(json, "a price model")?, 0)
+        Model::read(Fields::whole(json, "a price", "a price model")?, 0)
     }
 
     /// A price within a price. Unless it names its model it is `per_unit`.

@@ -1,5 +1,5 @@
-//! Reading definitions. A definition is read once and strictly: a field that nobody would look at is a price that
-//! nobody meant, so it is refused by name.
+//! Reading definitions of prices and usage. A definition is read once and strictly: a field that nobody would look at is
+//! a price that nobody meant, so it is refused by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,20 +29,22 @@ impl std::error::Error for ModelError {}
 pub(super) struct Fields<'a> {
     /// Where the object stands in the definition, with what joins a field to it: "tiers[2].".
     prefix: String,
+    /// Whose fields these are, in messages: "a price".
+    of: &'static str,
     members: BTreeMap<String, &'a RawValue>,
 }
 
 impl<'a> Fields<'a> {
-    /// The object that is the whole definition.
-    pub fn whole(json: &'a str, what: &str) -> Result<Fields<'a>, ModelError> {
-        Fields::object(json, String::new(), what)
+    /// The object that is the whole definition `of` something.
+    pub fn whole(json: &'a str, of: &'static str, what: &str) -> Result<Fields<'a>, ModelError> {
+        Fields::object(json, String::new(), of, what)
     }
 
-    fn object(json: &'a str, path: String, what: &str) -> Result<Fields<'a>, ModelError> {
+    fn object(json: &'a str, path: String, of: &'static str, what: &str) -> Result<Fields<'a>, ModelError> {
         match serde_json::from_str(json) {
             Ok(members) => {
                 let dot = if path.is_empty() { "" } else { "." };
-                Ok(Fields { prefix: format!("{path}{dot}"), members })
+                Ok(Fields { prefix: format!("{path}{dot}"), of, members })
             }
             Err(_) => Err(ModelError { path, message: format!("{what} must be a JSON object") }),
         }
@@ -50,12 +52,7 @@ impl<'a> Fields<'a> {
 
     /// A fault of the field `name`; the message goes on after its name.
     pub fn fault(&self, name: &str, message: &str) -> ModelError {
-        ModelError { path: format!("{}{name}", self.prefix), message: format!("the {name} of a price {message}") }
-    }
-
-    /// A required number.
-    pub fn number(&mut self, name: &str) -> Result<Amount, ModelError> {
-        self.optional_number(name)?.ok_or_else(|| self.fault(name, "is missing"))
+        ModelError { path: format!("{}{name}", self.prefix), message: format!("the {name} of {} {message}", self.of) }
     }
 
     /// A number that may be left out, written as a number or as a string that holds one.
@@ -100,11 +97,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An optional `true` or `false`.
+    /// `true` or `false`, which it is when left out.
     pub fn flag(&mut self, name: &str) -> Result<bool, ModelError> {
+        Ok(self.optional_flag(name)?.unwrap_or(false))
+    }
+
+    pub fn optional_flag(&mut self, name: &str) -> Result<Option<bool>, ModelError> {
         match self.take(name) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
+            None => Ok(None),
+            Some("false") => Ok(Some(false)),
+            Some("true") => Ok(Some(true)),
             Some(_) => Err(self.fault(name, "must be true or false")),
         }
     }
@@ -128,18 +130,27 @@ impl<'a> Fields<'a> {
 
     pub fn optional_object(&mut self, name: &str) -> Result<Option<Fields<'a>>, ModelError> {
         let Some(raw) = self.take(name) else { return Ok(None) };
-        Fields::object(raw, format!("{}{name}", self.prefix), &format!("the {name} of a price")).map(Some)
+        let what = format!("the {name} of {}", self.of);
+        Fields::object(raw, format!("{}{name}", self.prefix), self.of, &what).map(Some)
     }
 
     /// The objects of a list that may be left out.
     pub fn optional_objects(&mut self, name: &str) -> Result<Option<Vec<Fields<'a>>>, ModelError> {
+        let items = self.optional_items(name)?;
+        items.map(|items| items.into_iter().map(Item::object).collect()).transpose()
+    }
+
+    /// The items of a list that may be left out.
+    pub fn optional_items(&mut self, name: &str) -> Result<Option<Vec<Item<'a>>>, ModelError> {
         let Some(raw) = self.take(name) else { return Ok(None) };
-        let items: Vec<&'a RawValue> =
-            serde_json::from_str(raw).map_err(|_| self.fault(name, "must be a list of objects"))?;
-        let item = |(i, item): (usize, &&'a RawValue)| {
-            Fields::object(item.get(), format!("{}{name}[{i}]", self.prefix), &format!("each of the {name} of a price"))
+        let items: Vec<&'a RawValue> = serde_json::from_str(raw).map_err(|_| self.fault(name, "must be a list"))?;
+        let item = |(i, raw): (usize, &'a RawValue)| Item {
+            path: format!("{}{name}[{i}]", self.prefix),
+            what: format!("each of the {name} of {}", self.of),
+            of: self.of,
+            raw: raw.get(),
         };
-        items.iter().enumerate().map(item).collect::<Result<_, _>>().map(Some)
+        Ok(Some(items.into_iter().enumerate().map(item).collect()))
     }
 
     /// The strings of a list that may be left out.
@@ -151,13 +162,6 @@ impl<'a> Fields<'a> {
     /// All members that are left, as they are written.
     pub fn rest(&mut self) -> Vec<(String, &'a str)> {
         std::mem::take(&mut self.members).into_iter().map(|(name, raw)| (name, raw.get())).collect()
-    }
-
-    /// A list as it is written, item by item.
-    pub fn optional_items(&mut self, name: &str) -> Result<Option<Vec<&'a str>>, ModelError> {
-        let Some(raw) = self.take(name) else { return Ok(None) };
-        let items: Vec<&'a RawValue> = serde_json::from_str(raw).map_err(|_| self.fault(name, "must be a list"))?;
-        Ok(Some(items.into_iter().map(RawValue::get).collect()))
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -179,8 +183,26 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// An item of a list.
+pub(super) struct Item<'a> {
+    path: String,
+    what: String,
+    of: &'static str,
+    pub raw: &'a str,
+}
+
+impl<'a> Item<'a> {
+    pub fn object(self) -> Result<Fields<'a>, ModelError> {
+        Fields::object(self.raw, self.path, self.of, &self.what)
+    }
+
+    pub fn number(self) -> Result<Amount, ModelError> {
+        number(self.raw).map_err(|why| ModelError { path: self.path, message: format!("{} {why}", self.what) })
+    }
+}
+
 /// A number, or what is wrong with it.
-pub(super) fn number(raw: &str) -> Result<Amount, String> {
+fn number(raw: &str) -> Result<Amount, String> {
     let text = if raw.starts_with('"') { string(raw) } else { Some(raw.to_string()) };
     let text = text.ok_or("is not a decimal number")?;
     Amount::parse(&text).map_err(|error| format!("is not usable: {error}"))

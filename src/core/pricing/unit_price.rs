@@ -35,10 +35,6 @@ impl UnitPrice {
         Ok(UnitPrice::Carried { multiplier: fields.optional_amount("multiplier")?.unwrap_or(Amount::ONE) })
     }
 
-    pub(super) fn percent(fields: &mut Fields<'_>) -> Result<UnitPrice, ModelError> {
-        Ok(UnitPrice::Percent { rate: fields.amount("rate")? })
-    }
-
     /// What `quantity` costs, and how many packages that is, where there are any.
     pub(super) fn price(&self, quantity: &Amount) -> Result<(Amount, Option<Amount>), QuantityError> {
         match self {

@@ -1,0 +1,281 @@
+//! numeric and jsonb arguments as they are stored, without their text in between: a price is computed in less time than
+//! it takes to print and read a number.
+//!
+//! Source of the format: PostgreSQL, `utils/adt/numeric.c`. After the varlena header comes a word that says sign,
+//! decimals to show and weight (short form) or that another word with the weight follows (long form), then the digits
+//! in base 10,000, the first one worth 10,000^weight, without zeros at either end. Proof: tests/pg_regress/sql/55_pricing.sql
+//! compares with numeric's own input and arithmetic.
+
+use std::ffi::CStr;
+
+use ethnum::{I256, U256};
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
+use pgrx::nullable::Nullable;
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{FromDatum, impl_sql_translatable, pg_sys, varlena};
+
+use crate::core::decimal::QuantityError;
+use crate::core::pricing::{Amount, Money};
+
+const SHORT: u16 = 0x8000;
+const SPECIAL: u16 = 0xC000;
+const SHORT_NEGATIVE: u16 = 0x2000;
+const LONG_NEGATIVE: u16 = 0x4000;
+/// What the short form can say.
+const SHORT_SCALE_MAX: u32 = 63;
+
+/// The payload of a varlena, detoasted if it was toasted.
+///
+/// # Safety
+/// The datum must be a varlena that lives as long as the function call that it is an argument of.
+unsafe fn payload<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    let stored: *mut pg_sys::varlena = datum.cast_mut_ptr();
+    // SAFETY: as promised by the caller; detoasting returns the same or a copy in the context of the call.
+    unsafe {
+        let plain =
+            if varlena::varatt_is_1b(stored) && !varlena::varatt_is_1b_e(stored) || varlena::varatt_is_4b_u(stored) {
+                stored
+            } else {
+                pg_sys::pg_detoast_datum_packed(stored)
+            };
+        std::slice::from_raw_parts(varlena::vardata_any(plain).cast(), varlena::varsize_any_exhdr(plain))
+    }
+}
+
+/// A numeric argument, unread.
+#[derive(Clone, Copy)]
+pub struct NumericIn<'a> {
+    bytes: &'a [u8],
+    datum: pg_sys::Datum,
+}
+
+impl NumericIn<'_> {
+    /// Its value, or why it has none here; NaN and the infinities are a syntax error.
+    pub fn amount(&self) -> Result<Amount, QuantityError> {
+        read(self.bytes)
+    }
+
+    /// As numeric writes it.
+    pub fn text(&self) -> String {
+        // SAFETY: the datum is the numeric that `bytes` was made of, which numeric_out prints.
+        unsafe { printed(pg_sys::numeric_out, self.datum) }
+    }
+}
+
+/// A jsonb argument, unread.
+#[derive(Clone, Copy)]
+pub struct JsonbIn<'a> {
+    /// As it is stored: equal values have equal bytes.
+    pub bytes: &'a [u8],
+    datum: pg_sys::Datum,
+}
+
+impl JsonbIn<'_> {
+    /// As text, with all digits of its numbers.
+    pub fn text(&self) -> String {
+        // SAFETY: the datum is the jsonb that `bytes` was made of, which jsonb_out prints.
+        unsafe { printed(pg_sys::jsonb_out, self.datum) }
+    }
+}
+
+/// What an output function writes.
+///
+/// # Safety
+/// The datum must be of the type that the function is for.
+unsafe fn printed(output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, datum: pg_sys::Datum) -> String {
+    // SAFETY: as promised by the caller; an output function returns a C string.
+    let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(datum)]) };
+    text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+macro_rules! argument {
+    ($($type:ident is $sql:literal),*) => {
+        $(
+            impl FromDatum for $type<'_> {
+                unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+                    // SAFETY: the SQL declaration says so: a varlena. Arguments live as long as the call.
+                    (!is_null).then(|| $type { bytes: unsafe { payload(datum) }, datum })
+                }
+            }
+
+            // SAFETY: what FromDatum reads is what the SQL declaration says.
+            unsafe impl<'fcx> ArgAbi<'fcx> for $type<'fcx> {
+                unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+                    // SAFETY: as above; a null comes by the other door.
+                    match unsafe { arg.unbox_arg_using_from_datum() } {
+                        Some(value) => value,
+                        None => pgrx::error!("an argument must not be null"),
+                    }
+                }
+
+                unsafe fn unbox_nullable_arg(arg: Arg<'_, 'fcx>) -> Nullable<Self> {
+                    // SAFETY: as above.
+                    unsafe { arg.unbox_arg_using_from_datum() }.into()
+                }
+            }
+
+            // SAFETY: only the name of the type is told; it can't be returned.
+            unsafe impl SqlTranslatable for $type<'_> {
+                const TYPE_IDENT: &'static str = concat!(module_path!(), "::", stringify!($type));
+                const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+                const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal($sql));
+                const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Err(ReturnsError::Datum);
+            }
+        )*
+    };
+}
+
+argument!(NumericIn is "numeric", JsonbIn is "jsonb");
+
+/// A numeric to return: an amount as it is, or money with all its decimals.
+pub struct NumericOut {
+    coefficient: I256,
+    scale: u32,
+}
+
+impl From<&Amount> for NumericOut {
+    fn from(amount: &Amount) -> NumericOut {
+        let (coefficient, scale) = amount.parts();
+        NumericOut { coefficient, scale }
+    }
+}
+
+impl From<Money> for NumericOut {
+    fn from(money: Money) -> NumericOut {
+        let (coefficient, scale) = money.parts();
+        NumericOut { coefficient, scale }
+    }
+}
+
+impl_sql_translatable!(NumericOut, "numeric");
+
+// SAFETY: what is returned is a numeric, in memory of the caller's context.
+unsafe impl BoxRet for NumericOut {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        let mut digits = Digits::default();
+        digits.fill(self.coefficient.unsigned_abs(), self.scale);
+        let (header, length) = digits.header(self.coefficient.is_negative(), self.scale);
+        let header = header.get(..length).unwrap_or_default();
+        let body = digits.used();
+        let size = 4 + header.len() * 2 + body.len() * 2;
+        // SAFETY: `size` bytes are allocated, and the header, two-byte words and nothing else are written to them; palloc
+        // aligns for any type.
+        unsafe {
+            let out = pg_sys::palloc(size);
+            varlena::set_varsize_4b(out.cast(), size as i32);
+            let words = out.cast::<u8>().add(4).cast::<u16>();
+            words.copy_from_nonoverlapping(header.as_ptr(), header.len());
+            words.add(header.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
+            fcinfo.return_raw_datum(pg_sys::Datum::from(out))
+        }
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Amount, QuantityError> {
+    let word = |at: usize| match bytes.get(at..at + 2) {
+        Some(&[a, b]) => u16::from_ne_bytes([a, b]),
+        _ => 0,
+    };
+    let head = word(0);
+    let (negative, weight, start) = match head & SPECIAL {
+        SPECIAL => return Err(QuantityError::Syntax), // NaN and the infinities
+        SHORT => {
+            // Seven bits, of which the highest is the sign.
+            let weight = ((head & 0x7f) as i8) << 1 >> 1;
+            (head & SHORT_NEGATIVE != 0, i32::from(weight), 2)
+        }
+        sign => (sign == LONG_NEGATIVE, i32::from(word(2).cast_signed()), 4),
+    };
+    let digits = bytes.get(start..).unwrap_or_default().chunks_exact(2);
+    let digits = digits.map(|pair| if let &[a, b] = pair { u16::from_ne_bytes([a, b]) } else { 0 });
+    Amount::from_base_10000(negative, digits, weight)
+}
+
+/// Digits in base 10,000, filled from the end.
+struct Digits {
+    words: [u16; Digits::MOST],
+    first: usize,
+    last: usize,
+    weight: i32,
+}
+
+impl Default for Digits {
+    fn default() -> Digits {
+        Digits { words: [0; Digits::MOST], first: Digits::MOST, last: Digits::MOST, weight: 0 }
+    }
+}
+
+impl Digits {
+    /// 77 digits make 20 words, and one more where the point cuts one in two; 76 decimals of a small number as many.
+    const MOST: usize = 24;
+
+    /// `magnitude` · 10^-`scale`, with a scale of at most 76.
+    fn fill(&mut self, magnitude: U256, scale: u32) {
+        let after = scale.div_ceil(4) as i32; // words after the point
+        let mut written = 0;
+        let mut push = |word: u16| {
+            written += 1;
+            if let Some(place) = Digits::MOST.checked_sub(written).and_then(|at| self.words.get_mut(at)) {
+                *place = word;
+            }
+        };
+        // The last word is cut by the end of the decimals: its digits are followed by zeros.
+        let cut = scale % 4;
+        let mut rest = magnitude;
+        if cut > 0 {
+            let unit = 10_u64.pow(cut);
+            let (quotient, remainder) = div_small(rest, unit);
+            push((remainder * 10_u64.pow(4 - cut)) as u16);
+            rest = quotient;
+        }
+        while rest != U256::ZERO {
+            // Four words at a time; the last few without the zeros before them.
+            let (quotient, mut four) = div_small(rest, 10_000_000_000_000_000);
+            let full = quotient != U256::ZERO;
+            let mut count = 0;
+            while if full { count < 4 } else { four > 0 } {
+                push((four % 10_000) as u16);
+                four /= 10_000;
+                count += 1;
+            }
+            rest = quotient;
+        }
+        let used = self.words.get(Digits::MOST - written..).unwrap_or_default();
+        let leading = used.iter().take_while(|word| **word == 0).count();
+        let trailing = used.iter().rev().take_while(|word| **word == 0).count();
+        self.weight = written as i32 - after - 1 - leading as i32;
+        if leading == written {
+            (self.first, self.last, self.weight) = (Digits::MOST, Digits::MOST, 0);
+        } else {
+            (self.first, self.last) = (Digits::MOST - written + leading, Digits::MOST - trailing);
+        }
+    }
+
+    fn used(&self) -> &[u16] {
+        self.words.get(self.first..self.last).unwrap_or_default()
+    }
+
+    fn header(&self, negative: bool, scale: u32) -> ([u16; 2], usize) {
+        let negative = negative && !self.used().is_empty();
+        if scale <= SHORT_SCALE_MAX && (-64..64).contains(&self.weight) {
+            let sign = if negative { SHORT_NEGATIVE } else { 0 };
+            ([SHORT | sign | (scale as u16) << 7 | (self.weight as u16 & 0x7f), 0], 1)
+        } else {
+            let sign = if negative { LONG_NEGATIVE } else { 0 };
+            ([sign | scale as u16, self.weight as u16], 2)
+        }
+    }
+}
+
+/// Quotient and remainder; in 64 bits where they are enough, which is nearly always.
+fn div_small(n: U256, divisor: u64) -> (U256, u64) {
+    match u64::try_from(n) {
+        Ok(n) => (U256::from(n / divisor), n % divisor),
+        Err(_) => {
+            let divisor = U256::from(divisor);
+            ((n / divisor), (n % divisor).as_u64())
+        }
+    }
+}
