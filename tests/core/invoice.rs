@@ -14,6 +14,8 @@ mod account;
 mod examples;
 #[path = "invoice/note.rs"]
 mod note;
+#[path = "invoice/vectors.rs"]
+mod vectors;
 
 pub fn amount(text: &str) -> Amount {
     Amount::parse(text).expect(text)
