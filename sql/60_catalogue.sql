@@ -171,12 +171,29 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   missing text;
+  needs jsonb;
+  meter meterflow.meters;
 BEGIN
+  IF TG_OP = 'INSERT' AND NEW.created_at <> now() THEN
+    RETURN NEW; -- restored by pg_restore, perhaps before what it names
+  END IF;
+  needs := meterflow.price_needs(NEW.model);
+  IF NEW.meter_key IS NULL AND NEW.key = '' AND (needs->'meter')::boolean THEN
+    RAISE EXCEPTION 'this price needs a meter' USING ERRCODE = '23514',
+      DETAIL = format('It prices a quantity, and both meter_key and key are empty: %s.', NEW.model),
+      HINT = 'Name the meter whose usage it prices in meter_key; or give it a key, by which subscriptions say how many they have (seats).';
+  END IF;
   IF NEW.key = '' THEN
     NEW.key := coalesce(NEW.meter_key, 'fee-' || NEW.id);
   END IF;
-  IF TG_OP = 'INSERT' AND NEW.created_at <> now() THEN
-    RETURN NEW; -- restored by pg_restore, perhaps before what it names
+  IF NEW.meter_key IS NOT NULL THEN
+    SELECT m.* INTO meter FROM meterflow.meters AS m WHERE m.tenant_id = NEW.tenant_id AND m.key = NEW.meter_key;
+    SELECT string_agg(d, ', ') INTO missing FROM jsonb_array_elements_text(needs->'dimensions') AS d WHERE d <> ALL (meter.dimensions);
+    IF meter.key IS NOT NULL AND (missing IS NOT NULL OR (needs ? 'buckets' AND meter.bucket_size IS NULL)) THEN
+      RAISE EXCEPTION 'meter "%" can not be priced so', NEW.meter_key USING ERRCODE = '23514',
+        DETAIL = CASE WHEN missing IS NOT NULL THEN format('It lacks the dimensions %s.', missing) ELSE 'It has no buckets: its bucket_size is null.' END,
+        HINT = 'Create a meter that has them, or price this one by another model.';
+    END IF;
   END IF;
   IF NEW.phase IS NOT NULL AND NOT EXISTS (SELECT FROM meterflow.plan_phases AS p WHERE p.tenant_id = NEW.tenant_id
          AND p.plan_key = NEW.plan_key AND p.plan_version = NEW.plan_version AND p.name = NEW.phase) THEN

@@ -19,8 +19,9 @@ CREATE TABLE meterflow.wallet_transactions (
   tenant_id        text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
   id               bigint GENERATED ALWAYS AS IDENTITY,
   wallet_id        bigint NOT NULL,
-  kind             text NOT NULL CHECK (kind IN ('top_up')),
-  amount           numeric NOT NULL CHECK (amount > 0 AND amount < 'Infinity'),
+  kind             text NOT NULL CHECK (kind IN ('top_up', 'invoice', 'void')),
+  amount           numeric NOT NULL CHECK (amount <> 0 AND amount > '-Infinity' AND amount < 'Infinity' AND (amount < 0) = (kind = 'invoice')),
+  invoice_id       bigint CHECK ((invoice_id IS NULL) = (kind = 'top_up')),
   description      text,
   idempotency_key  text COLLATE "C" NOT NULL CHECK (idempotency_key <> ''),
   body_hash        bytea NOT NULL,
@@ -28,22 +29,14 @@ CREATE TABLE meterflow.wallet_transactions (
   created_by       text NOT NULL DEFAULT session_user,
   PRIMARY KEY (tenant_id, id),
   CONSTRAINT wallet_transactions_idempotency_key UNIQUE (tenant_id, idempotency_key),
-  FOREIGN KEY (tenant_id, wallet_id) REFERENCES meterflow.wallets (tenant_id, id)
+  FOREIGN KEY (tenant_id, wallet_id) REFERENCES meterflow.wallets (tenant_id, id),
+  FOREIGN KEY (tenant_id, invoice_id) REFERENCES meterflow.invoices (tenant_id, id)
 ) USING heap;
 CREATE INDEX wallet_transactions_wallet_idx ON meterflow.wallet_transactions (tenant_id, wallet_id) INCLUDE (amount);
 COMMENT ON TABLE meterflow.wallet_transactions IS 'Every movement of a wallet, append-only: a wallet''s balance is the sum of its amounts.';
+COMMENT ON COLUMN meterflow.wallet_transactions.kind IS 'top_up: money came in. invoice: an invoice was paid from it. void: that invoice was voided.';
 COMMENT ON COLUMN meterflow.wallet_transactions.body_hash IS 'SHA-256 of what the idempotency key was first used for.';
 
-CREATE FUNCTION meterflow.refuse_change() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  RAISE EXCEPTION '% is append-only', TG_RELID::regclass
-    USING ERRCODE = '55000', DETAIL = format('%s would change what is on record.', TG_OP),
-          HINT = 'Record a correction as a new row.';
-END $$;
-COMMENT ON FUNCTION meterflow.refuse_change() IS 'Internal: keeps a table append-only.';
 CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON meterflow.wallet_transactions
   FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
 
@@ -114,7 +107,7 @@ COMMENT ON FUNCTION meterflow.top_up(text, numeric, text, text, text, text) IS
   'Adds money to a customer''s wallet, creating the wallet when it is missing; returns the id of the wallet transaction. The same key with the same body returns the first id; with another body it is an error.';
 
 CREATE FUNCTION meterflow.open_balances(of_customer text, in_currency text, as_of timestamptz)
-RETURNS TABLE (wallet_id bigint, currency text, balance numeric, open_usage numeric, available numeric)
+RETURNS TABLE (wallet_id bigint, currency text, balance numeric, open_usage numeric, unpaid numeric, available numeric)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 2
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -2,7 +2,7 @@
 //!
 //! The rooms, in the order data flows. `core` is plain Rust and never mentions PostgreSQL; `pg` is everything that
 //! touches its internals and holds every `unsafe`; the rest are domains, which import `core`, `pg` and `meters` but
-//! not each other, except rating ← billing ← wallet. SQL objects are written by hand in `sql/`, in step with the
+//! not each other, except usage, rating ← billing ← wallet. SQL objects are written by hand in `sql/`, in step with the
 //! domains; Rust gives no DDL of its own.
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -12,6 +12,7 @@ mod core;
 mod pg;
 
 mod aggregates; // the same states for analysts' own tables
+mod billing; // usage and subscriptions → charges, invoices
 mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
 mod meters; // what is measured, and raw events read back
 mod rating; // usage → money
@@ -31,8 +32,13 @@ extension_sql_file!("../sql/20_meters.sql", name = "meters", requires = ["rollup
 extension_sql_file!("../sql/40_usage.sql", name = "usage", requires = ["meters"]);
 extension_sql_file!("../sql/50_aggregates.sql", name = "aggregates", requires = ["usage"]);
 extension_sql_file!("../sql/55_pricing.sql", name = "pricing", requires = ["aggregates"]);
-extension_sql_file!("../sql/60_billing.sql", name = "billing", requires = ["pricing"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["billing"]);
+extension_sql_file!("../sql/56_calendar.sql", name = "calendar", requires = ["pricing"]);
+extension_sql_file!("../sql/60_catalogue.sql", name = "catalogue", requires = ["calendar"]);
+extension_sql_file!("../sql/62_subscriptions.sql", name = "subscriptions", requires = ["catalogue"]);
+extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscriptions"]);
+extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invoices"]);
+extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["billing"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["wallets"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {

@@ -1,0 +1,333 @@
+-- What is owed now, and making it an invoice: charges, previews, the billing run, finalizing and voiding. Paying is in
+-- 68_payments.sql. The protocol is in src/billing/invoice.rs.
+
+CREATE FUNCTION meterflow.open_charge_rows(of_customer text, in_currency text, as_of timestamptz)
+RETURNS TABLE (subscription_id bigint, price_id bigint, meter_key text, period_start timestamptz, period_end timestamptz,
+               quantity text, unrounded text, amount text, currency text)
+LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10 AS 'MODULE_PATHNAME', 'open_charge_rows_wrapper';
+COMMENT ON FUNCTION meterflow.open_charge_rows(text, text, timestamptz) IS
+  'Internal: what a customer owes for all periods that have begun by as_of and that no invoice has taken, numbers as text.';
+
+CREATE FUNCTION meterflow.current_charges(customer_id text)
+RETURNS TABLE (subscription_id bigint, price_id bigint, meter_key text, period_start timestamptz, period_end timestamptz,
+               quantity numeric, unrounded numeric, amount numeric, currency text)
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
+  SELECT c.subscription_id, c.price_id, c.meter_key, c.period_start, c.period_end, c.quantity::numeric, c.unrounded::numeric, c.amount::numeric, c.currency
+    FROM meterflow.open_charge_rows(current_charges.customer_id, NULL, pg_catalog.statement_timestamp()) c
+   WHERE current_charges.customer_id IS NOT NULL;
+END;
+COMMENT ON FUNCTION meterflow.current_charges(text) IS
+  'What a customer''s subscriptions cost so far, line by line: the open periods, and what is not on an invoice of earlier ones. amount is what an invoice line would say.';
+
+-- Usage that adds up is taken to go on as it did; one that doesn't (a maximum, distinct users) to stay what it is.
+CREATE FUNCTION meterflow.projected_charges(customer_id text)
+RETURNS TABLE (subscription_id bigint, price_id bigint, meter_key text, period_start timestamptz, period_end timestamptz,
+               quantity numeric, amount numeric, projected_quantity numeric, projected_amount numeric, currency text)
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
+  SELECT c.subscription_id, c.price_id, c.meter_key, c.period_start, c.period_end, c.quantity, c.amount, q.quantity,
+         CASE WHEN q.quantity = c.quantity THEN c.amount
+              ELSE meterflow.price_usage(p.model, jsonb_build_object('quantity', q.quantity), c.currency) END, c.currency
+    FROM meterflow.current_charges(projected_charges.customer_id) AS c
+    JOIN meterflow.prices AS p ON p.tenant_id = meterflow.current_tenant() AND p.id = c.price_id
+    LEFT JOIN meterflow.meters AS m ON m.tenant_id = p.tenant_id AND m.key = c.meter_key,
+         LATERAL (SELECT extract(epoch FROM least(statement_timestamp(), c.period_end) - c.period_start) AS elapsed,
+                         extract(epoch FROM c.period_end - c.period_start) AS whole) AS t,
+         LATERAL (SELECT CASE WHEN m.aggregation IN ('count', 'sum') AND t.elapsed > 0 AND t.elapsed < t.whole
+                                AND meterflow.price_needs(p.model) - 'quantity' - 'meter' - 'proration' - 'dimensions' - 'commitment_periods' = '{}'
+                              THEN round(c.quantity * t.whole / t.elapsed, 6) ELSE c.quantity END AS quantity) AS q;
+END;
+COMMENT ON FUNCTION meterflow.projected_charges(text) IS
+  'current_charges() with what they will come to at the end of their periods if usage goes on as it did: counts and sums in proportion to time. A forecast, not a promise.';
+
+CREATE FUNCTION meterflow.preview_invoice_rows(subscription_id bigint, payer text, currency text, at timestamptz) RETURNS text
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'preview_invoice_rows_wrapper';
+COMMENT ON FUNCTION meterflow.preview_invoice_rows(bigint, text, text, timestamptz) IS 'Internal: preview_invoice() as JSON.';
+
+CREATE FUNCTION meterflow.preview_invoice(subscription_id bigint, at timestamptz DEFAULT NULL)
+RETURNS SETOF meterflow.invoice_lines
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT l.*
+    FROM meterflow.subscriptions AS s
+    JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+    JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version),
+         LATERAL json_populate_recordset(NULL::meterflow.invoice_lines, meterflow.preview_invoice_rows(s.id, coalesce(c.payer_id, c.id), p.currency,
+           coalesce(preview_invoice.at, (meterflow.current_period(s.id, greatest(statement_timestamp(), s.starts_at))).period_end, s.ends_at))::json) AS l
+   WHERE s.tenant_id = meterflow.current_tenant() AND s.id = preview_invoice.subscription_id;
+END;
+COMMENT ON FUNCTION meterflow.preview_invoice(bigint, timestamptz) IS
+  'The lines that the next invoice of a subscription would have at a time (default: the end of its period), with discounts and taxes, by what is known now. Nothing is stored.';
+
+CREATE FUNCTION meterflow.preview_plan_change(subscription_id bigint, plan_key text, timing text DEFAULT 'now', at timestamptz DEFAULT NULL, plan_version integer DEFAULT NULL)
+RETURNS SETOF meterflow.invoice_lines
+LANGUAGE plpgsql VOLATILE ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  lines meterflow.invoice_lines[];
+BEGIN
+  -- Done and undone: what it shows is computed by what would do it.
+  BEGIN
+    PERFORM meterflow.change_plan(preview_plan_change.subscription_id, preview_plan_change.plan_key, 'preview:' || gen_random_uuid(), preview_plan_change.timing,
+                                  preview_plan_change.at, preview_plan_change.plan_version);
+    SELECT array_agg(l) INTO lines FROM meterflow.preview_invoice(preview_plan_change.subscription_id) AS l;
+    RAISE EXCEPTION USING ERRCODE = 'MF001', MESSAGE = 'undo';
+  EXCEPTION WHEN SQLSTATE 'MF001' THEN
+    NULL;
+  END;
+  RETURN QUERY SELECT * FROM unnest(lines);
+END $$;
+COMMENT ON FUNCTION meterflow.preview_plan_change(bigint, text, text, timestamptz, integer) IS
+  'The lines of the next invoice if the plan changed so: credits for the old plan, charges for the new one. Nothing is changed.';
+
+CREATE FUNCTION meterflow.preview_plan(plan_key text, usage jsonb DEFAULT '{}', quantities jsonb DEFAULT '{}', plan_version integer DEFAULT NULL, at timestamptz DEFAULT now())
+RETURNS TABLE (price_id bigint, price_key text, meter_key text, quantity numeric, unrounded numeric, amount numeric, currency text)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT r.id, r.key, r.meter_key, q.quantity, meterflow.price(r.model, q.quantity), meterflow.price(r.model, q.quantity, p.currency), p.currency
+    FROM (SELECT l.* FROM meterflow.plans AS l
+           WHERE l.tenant_id = meterflow.current_tenant() AND l.key = preview_plan.plan_key AND (preview_plan.plan_version IS NULL OR l.version = preview_plan.plan_version)
+           ORDER BY l.version DESC LIMIT 1) AS p
+    JOIN meterflow.prices AS r ON (r.tenant_id, r.plan_key, r.plan_version) = (p.tenant_id, p.key, p.version)
+     AND r.subscription_id IS NULL AND r.price_group IS NULL AND r.phase IS NULL AND preview_plan.at >= r.valid_from AND preview_plan.at < r.valid_to,
+         LATERAL (SELECT CASE WHEN r.meter_key IS NULL THEN coalesce((preview_plan.quantities->>r.key)::numeric, 1)
+                              ELSE coalesce((preview_plan.usage->>r.meter_key)::numeric, 0) END AS quantity) AS q
+   ORDER BY r.id;
+END;
+COMMENT ON FUNCTION meterflow.preview_plan(text, jsonb, jsonb, integer, timestamptz) IS
+  'What a whole period of a plan costs for given usage by meter, {"tokens": 120000}, and quantities by price, {"seat": 5}.';
+
+CREATE FUNCTION meterflow.open_credits(payer text, in_currency text)
+RETURNS TABLE (burn_order bigint, source text, id bigint, left_over numeric)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 5
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT row_number() OVER (ORDER BY c.source, c.priority, c.created_at, c.id), c.source, c.id, c.left_over
+    FROM (SELECT 'account' AS source, a.id, 0 AS priority, a.created_at, a.amount - coalesce((
+                   SELECT sum(u.amount) FROM meterflow.invoice_credits AS u JOIN meterflow.invoices AS i ON i.tenant_id = u.tenant_id AND i.id = u.invoice_id
+                    WHERE u.tenant_id = a.tenant_id AND u.source = 'account' AND u.source_id = a.id AND i.status IN ('finalized', 'paid')), 0) AS left_over
+            FROM meterflow.account_credits AS a
+           WHERE a.tenant_id = meterflow.current_tenant() AND a.customer_id = payer AND a.currency = in_currency
+             AND NOT (a.source = 'invoice' AND EXISTS (SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = a.tenant_id AND i.id = a.source_id AND i.status = 'void'))
+          UNION ALL
+          SELECT 'wallet', w.id, w.priority, '-infinity', (SELECT coalesce(sum(t.amount), 0) FROM meterflow.wallet_transactions AS t WHERE t.tenant_id = w.tenant_id AND t.wallet_id = w.id)
+            FROM meterflow.wallets AS w
+           WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = payer AND w.currency = in_currency) AS c
+   WHERE c.left_over > 0
+$$;
+COMMENT ON FUNCTION meterflow.open_credits(text, text) IS 'Paid credit of a customer that an invoice can use: of its account, oldest first, then of its wallets in burn order.';
+
+CREATE FUNCTION meterflow.make_invoice(payer text, currency text, bill_at timestamptz, progressive bigint, finalize boolean, issued_at timestamptz, idempotency_key text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'make_invoice_wrapper';
+COMMENT ON FUNCTION meterflow.make_invoice(text, text, timestamptz, bigint, boolean, timestamptz, text) IS
+  'Internal: makes the invoice of a payer for what is due by a time, as a draft or final; null when there is nothing to charge.';
+
+-- {seq}, {seq:6}, {year}, {month} of a format.
+CREATE FUNCTION meterflow.format_number(format text, seq bigint, at timestamptz) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT replace(replace(replace(regexp_replace(format, '\{seq:[1-9]\}',
+           CASE WHEN length(seq::text) >= w.width THEN seq::text ELSE lpad(seq::text, w.width, '0') END), '{seq}', seq::text),
+         '{year}', to_char(at AT TIME ZONE 'UTC', 'YYYY')), '{month}', to_char(at AT TIME ZONE 'UTC', 'MM'))
+    FROM (SELECT coalesce(substring(format FROM '\{seq:([1-9])\}')::integer, 1) AS width) AS w;
+END;
+COMMENT ON FUNCTION meterflow.format_number(text, bigint, timestamptz) IS 'Internal: a number in the tenant''s format.';
+
+CREATE FUNCTION meterflow.issue_invoice(tenant text, invoice_id bigint, at timestamptz, net_terms interval, account_credit numeric, idempotency_key text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  invoice meterflow.invoices;
+  numbering record;
+BEGIN
+  SELECT i.* INTO STRICT invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  INSERT INTO meterflow.wallet_transactions (tenant_id, wallet_id, kind, amount, invoice_id, idempotency_key, body_hash)
+  SELECT tenant, c.source_id, 'invoice', -c.amount, invoice_id, format('invoice:%s:%s', invoice_id, c.source_id), ''
+    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = issue_invoice.invoice_id AND c.source = 'wallet';
+  IF account_credit IS NOT NULL THEN
+    INSERT INTO meterflow.account_credits (tenant_id, customer_id, currency, amount, source, source_id)
+    VALUES (tenant, invoice.customer_id, invoice.currency, account_credit, 'invoice', invoice_id);
+  END IF;
+  -- The last thing that can wait: from here on no other invoice of the tenant gets a number until this one has committed.
+  LOOP
+    UPDATE meterflow.billing_settings AS b SET next_invoice = b.next_invoice + 1 WHERE b.tenant_id = tenant
+    RETURNING b.next_invoice - 1 AS seq, b.invoice_format AS format INTO numbering;
+    EXIT WHEN FOUND;
+    INSERT INTO meterflow.billing_settings (tenant_id) VALUES (tenant) ON CONFLICT DO NOTHING;
+  END LOOP;
+  UPDATE meterflow.invoices AS i
+     SET number = meterflow.format_number(numbering.format, numbering.seq, at), issued_at = at, due_at = at + net_terms,
+         status = CASE WHEN i.amount_due = 0 THEN 'paid' ELSE 'finalized' END, paid_at = CASE WHEN i.amount_due = 0 THEN at END,
+         idempotency_key = issue_invoice.idempotency_key
+   WHERE i.tenant_id = tenant AND i.id = invoice_id;
+END $$;
+COMMENT ON FUNCTION meterflow.issue_invoice(text, bigint, timestamptz, interval, numeric, text) IS 'Internal: uses up the credits of a draft, gives it its number and makes it final.';
+
+CREATE FUNCTION meterflow.finalize_invoice(invoice_id bigint, idempotency_key text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  tenant CONSTANT text := meterflow.current_tenant();
+  draft meterflow.invoices;
+  done bigint;
+BEGIN
+  IF invoice_id IS NULL OR coalesce(idempotency_key, '') = '' THEN
+    RAISE EXCEPTION 'finalize_invoice needs an invoice_id and an idempotency_key' USING ERRCODE = '22004', HINT = 'The key makes a retry return the first result.';
+  END IF;
+  SELECT i.* INTO draft FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.idempotency_key = finalize_invoice.idempotency_key;
+  IF FOUND THEN
+    RETURN draft.id;
+  END IF;
+  SELECT i.* INTO draft FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no invoice %', invoice_id USING ERRCODE = '23503',
+      DETAIL = format('Tenant "%s" has none with this id; a draft gets another id each time it is computed.', tenant), HINT = 'SELECT id, customer_id, status FROM meterflow.invoices lists them.';
+  END IF;
+  -- Whoever else finalizes it holds this lock until it is done.
+  PERFORM FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id = draft.customer_id FOR NO KEY UPDATE;
+  SELECT i.* INTO draft FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  IF NOT FOUND OR draft.status <> 'draft' THEN
+    SELECT i.id INTO done FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.idempotency_key = finalize_invoice.idempotency_key;
+    IF done IS NOT NULL THEN
+      RETURN done;
+    END IF;
+    RAISE EXCEPTION 'invoice % is no draft', invoice_id USING ERRCODE = '55000',
+      DETAIL = CASE WHEN draft.id IS NULL THEN 'It has been computed anew or finalized meanwhile.' ELSE format('It is %s, number %s.', draft.status, draft.number) END,
+      HINT = 'It was finalized with another key; there is nothing to do.';
+  END IF;
+  IF draft.kind = 'one_off' THEN
+    RETURN meterflow.finalize_one_off(draft.id, idempotency_key);
+  END IF;
+  RETURN meterflow.make_invoice(draft.customer_id, draft.currency, draft.bill_at, NULL, true, now(), idempotency_key);
+END $$;
+COMMENT ON FUNCTION meterflow.finalize_invoice(bigint, text) IS
+  'Makes a draft final: computed once more by all that is known now, numbered, credits used up. Returns the id of the final invoice; again with the same key returns the same. Null when there is nothing left to charge.';
+
+CREATE TABLE meterflow.billing_failures (
+  tenant_id    text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
+  customer_id  text COLLATE "C" NOT NULL,
+  currency     text COLLATE "C" NOT NULL,
+  bill_at      timestamptz NOT NULL,
+  code         text NOT NULL,
+  message      text NOT NULL,
+  times        integer NOT NULL DEFAULT 1,
+  failed_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, customer_id, currency)
+) USING heap;
+COMMENT ON TABLE meterflow.billing_failures IS 'Invoices that bill_due() could not make, and why. A row goes when the invoice has been made.';
+
+CREATE FUNCTION meterflow.bill_due(at timestamptz DEFAULT now(), max_invoices integer DEFAULT 1000)
+RETURNS TABLE (customer_id text, currency text, bill_at timestamptz, invoice_id bigint, outcome text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  tenant CONSTANT text := meterflow.current_tenant();
+  grace CONSTANT interval := coalesce((SELECT b.grace_period FROM meterflow.billing_settings AS b WHERE b.tenant_id = tenant), '0');
+  due record;
+  final boolean;
+  code text; message text; detail text;
+BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'bill_due() can not run in a % transaction', upper(current_setting('transaction_isolation')) USING ERRCODE = '25001',
+      DETAIL = 'It waits for other work on a customer and must then see it.', HINT = 'Call it outside a transaction block, or BEGIN ISOLATION LEVEL READ COMMITTED.';
+  END IF;
+  -- Those whose grace is over first, oldest first: drafts are for a look, and made anew at most once an hour.
+  FOR due IN
+    SELECT d.* FROM (
+      SELECT coalesce(c.payer_id, c.id) AS payer, p.currency, min(s.next_bill_at) AS moment
+        FROM meterflow.subscriptions AS s
+        JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+        JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
+       WHERE s.tenant_id = tenant AND s.next_bill_at <= bill_due.at
+       GROUP BY 1, 2) AS d
+     WHERE d.moment + grace <= bill_due.at OR NOT EXISTS (
+           SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.customer_id = d.payer AND i.currency = d.currency AND i.bill_at = d.moment
+              AND i.status = 'draft' AND i.created_at > clock_timestamp() - interval '1 hour')
+     ORDER BY d.moment + grace > bill_due.at, d.moment, d.payer LIMIT max_invoices
+  LOOP
+    customer_id := due.payer;
+    currency := due.currency;
+    bill_at := due.moment;
+    final := due.moment + grace <= bill_due.at;
+    BEGIN
+      invoice_id := meterflow.make_invoice(due.payer, due.currency, due.moment, NULL, final, bill_due.at, NULL);
+      outcome := CASE WHEN invoice_id IS NULL THEN 'nothing to charge' WHEN final THEN 'finalized' ELSE 'draft' END;
+      DELETE FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = due.payer AND f.currency = due.currency;
+    EXCEPTION WHEN OTHERS THEN
+      -- One customer's fault is not another's: it is written down and the run goes on.
+      GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+      IF code IN ('40001', '40P01', '55P03', '57014', '57P01') THEN
+        RAISE;
+      END IF;
+      invoice_id := NULL;
+      outcome := format('error %s: %s', code, concat_ws(' ', message, detail));
+      INSERT INTO meterflow.billing_failures AS f (tenant_id, customer_id, currency, bill_at, code, message)
+      VALUES (tenant, due.payer, due.currency, due.moment, code, concat_ws(' ', message, detail))
+      ON CONFLICT ON CONSTRAINT billing_failures_pkey DO UPDATE
+         SET bill_at = excluded.bill_at, code = excluded.code, message = excluded.message, times = f.times + 1, failed_at = excluded.failed_at;
+    END;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION meterflow.bill_due(timestamptz, integer) IS
+  'Makes the invoices that are due by a time: drafts while their grace lasts, final ones after it. Interrupted or repeated it makes none twice; call it until it returns no row but drafts and errors. CALL meterflow.run_billing() does, in small transactions.';
+
+CREATE PROCEDURE meterflow.run_billing(at timestamptz DEFAULT now(), batch integer DEFAULT 100)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  made bigint;
+BEGIN
+  LOOP
+    SELECT count(*) FILTER (WHERE b.outcome IN ('finalized', 'nothing to charge')) INTO made FROM meterflow.bill_due(run_billing.at, run_billing.batch) AS b;
+    COMMIT;
+    EXIT WHEN made = 0;
+  END LOOP;
+  PERFORM meterflow.bill_progressive(run_billing.at);
+  COMMIT;
+END $$;
+COMMENT ON PROCEDURE meterflow.run_billing(timestamptz, integer) IS 'Bills everything that is due by a time, so many invoices a transaction. A run that is stopped goes on where it was.';
+
+CREATE FUNCTION meterflow.bill_progressive(at timestamptz DEFAULT now())
+RETURNS TABLE (subscription_id bigint, invoice_id bigint)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  watched record;
+BEGIN
+  FOR watched IN
+    SELECT s.id, coalesce(c.payer_id, c.id) AS payer, p.currency
+      FROM meterflow.subscriptions AS s
+      JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+      JOIN meterflow.subscription_items AS i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id AND i.starts_at <= bill_progressive.at AND (i.ends_at IS NULL OR bill_progressive.at < i.ends_at)
+      JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (i.tenant_id, i.plan_key, i.plan_version)
+     WHERE s.tenant_id = meterflow.current_tenant() AND p.progressive <> '{}' AND s.starts_at <= bill_progressive.at AND (s.ends_at IS NULL OR bill_progressive.at < s.ends_at)
+     GROUP BY 1, 2, 3 ORDER BY 2, 1
+  LOOP
+    subscription_id := watched.id;
+    invoice_id := meterflow.make_invoice(watched.payer, watched.currency, bill_progressive.at, watched.id, true, bill_progressive.at, NULL);
+    IF invoice_id IS NOT NULL THEN
+      RETURN NEXT;
+    END IF;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION meterflow.bill_progressive(timestamptz) IS 'Bills at once what subscriptions have used since they were last billed, where it has reached a threshold of their plan.';
+
+SELECT pg_catalog.pg_extension_config_dump('meterflow.billing_failures', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.invoices', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.invoices_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.invoice_lines', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.invoice_discounts', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.invoice_taxes', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.account_credits', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.account_credits_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.invoice_credits', '');
