@@ -30,7 +30,8 @@ extension_sql_file!("../sql/15_rollups.sql", name = "rollups", requires = ["inge
 extension_sql_file!("../sql/20_meters.sql", name = "meters", requires = ["rollups"]);
 extension_sql_file!("../sql/40_usage.sql", name = "usage", requires = ["meters"]);
 extension_sql_file!("../sql/50_aggregates.sql", name = "aggregates", requires = ["usage"]);
-extension_sql_file!("../sql/60_billing.sql", name = "billing", requires = ["aggregates"]);
+extension_sql_file!("../sql/56_calendar.sql", name = "calendar", requires = ["aggregates"]);
+extension_sql_file!("../sql/60_billing.sql", name = "billing", requires = ["calendar"]);
 extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["billing"]);
 
 #[pg_guard]

@@ -4,6 +4,8 @@
 //! Models come as text: pgrx reads `jsonb` into floats, which would take digits off a price. The functions that users
 //! call cast and are inlined (sql/60_billing.sql).
 
+mod calendar;
+
 use pgrx::prelude::*;
 
 use crate::core::currency::{self, CurrencyError};
