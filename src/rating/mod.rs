@@ -4,6 +4,7 @@
 //! Models are read from the text of their jsonb: pgrx reads `jsonb` into floats, which would take digits off a price.
 //! A model that was read is kept (`models`), so a query over many rows reads it once.
 
+mod calendar;
 mod models;
 
 use pgrx::JsonB;

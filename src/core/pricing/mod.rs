@@ -33,7 +33,7 @@ pub use read::ModelError;
 pub use read_usage::PeriodUsage;
 pub use step::{PartOf, Recorder, Silent, Step};
 pub use unit_price::UnitPrice;
-pub use usage::{GroupNeeds, Needs, Share, Terms, Usage};
+pub use usage::{Group, GroupNeeds, Needs, Share, Terms, Usage};
 
 use std::fmt;
 
