@@ -376,7 +376,7 @@ fn any_anchor() -> impl Strategy<Value = DateTime> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn periods_tile_time(
@@ -401,6 +401,16 @@ proptest! {
         }
         let midnight = Time::midnight();
         check(&aligned, interval, start.date().to_datetime(midnight), probe);
+    }
+
+    /// An anchor that is given as an instant is in period 0, also at a time that the clock shows twice.
+    #[test]
+    fn the_anchor_is_in_period_zero(
+        name in any_zone(), interval in any_interval(), aligned in any::<bool>(),
+        anchor in at("1900-01-01T00:00:00Z")..at("2100-01-01T00:00:00Z"),
+    ) {
+        let cycle = Cycle::at(interval, anchor, aligned, &name).unwrap();
+        prop_assert_eq!(cycle.containing(anchor).unwrap().number, 0);
     }
 
     /// A stretch has the same periods as its parts, and they are the ones that each of its instants is in.

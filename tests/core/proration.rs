@@ -220,7 +220,7 @@ fn any_period() -> impl Strategy<Value = (&'static str, (i64, i64))> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     /// Pieces that tile a period have shares of exactly 1 together, and pay the rounded whole: in money, unrounded, for
     /// every method, in every order. A piece pays what its parts pay, and less than a minor unit off its exact share.

@@ -9,6 +9,8 @@ use super::{CalendarError, first_instant, local, zone};
 /// More periods than this in one answer are a mistake: three centuries of days.
 pub const MAX_PERIODS: usize = 110_000;
 
+const EPOCH: Date = Date::constant(1970, 1, 1);
+
 /// How long a billing period is, on the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interval {
@@ -188,6 +190,7 @@ impl Cycle {
         }
     }
 
+    /// The zone that this cycle's local times are of; what days are counted in.
     pub fn zone(&self) -> &TimeZone {
         &self.zone
     }
@@ -220,19 +223,18 @@ impl DayCount {
         DayCount(Cycle { anchor: EPOCH.to_datetime(Time::midnight()), step: Step::Days(1), zone: zone.clone() })
     }
 
-    /// The day that `at` is in, and whether some of the day has passed. Days never go back: one that a clock shows again
-    /// after midnight was its, lasts on as the new one.
+    /// The day that `at` is in, and whether some of it has passed by then. Days never go back: where the clock is put
+    /// back over midnight, the new day goes on while it shows the old date again. A day that the zone skipped is counted.
     pub fn day(&self, at: i64) -> Result<(i64, bool), CalendarError> {
         let day = self.0.containing(at)?;
         Ok((day.number, day.start < at))
     }
 
+    /// The date of a day that was counted.
     pub fn date(day: i64) -> Result<Date, CalendarError> {
         plus_days(EPOCH, Some(day))
     }
 }
-
-const EPOCH: Date = Date::constant(1970, 1, 1);
 
 fn days_between(from: Date, to: Date) -> Result<i64, CalendarError> {
     Ok(i64::from(to.since(from).map_err(|_| CalendarError::OutOfRange)?.get_days()))
