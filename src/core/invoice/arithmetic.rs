@@ -58,6 +58,6 @@ fn hundred(percent: &Amount) -> Result<I256, InvoiceError> {
     I256::new(10).checked_pow(percent.scale() + 2).ok_or(InvoiceError::TooLarge)
 }
 
-fn narrow(value: I256) -> Result<i128, InvoiceError> {
+pub(super) fn narrow(value: I256) -> Result<i128, InvoiceError> {
     i128::try_from(value).map_err(|_| InvoiceError::TooLarge)
 }
