@@ -30,7 +30,7 @@ impl CreditUnit {
     /// takes for [`CreditUse::used`](super::CreditUse::used), which is not negative.
     pub fn units(&self, minor: i128, digits: u32) -> Result<Amount, InvoiceError> {
         self.check()?;
-        let (above, below) = ratio(digits, self.rate.scale() + self.decimals)?;
+        let (above, below) = ratio(digits, self.rate.scale().saturating_add(self.decimals))?;
         let numerator = I256::new(minor).checked_mul(above).ok_or(InvoiceError::TooLarge)?;
         let denominator = self.rate.coefficient().checked_mul(below).ok_or(InvoiceError::TooLarge)?;
         let (quotient, remainder) = (numerator.wrapping_div(denominator), numerator.wrapping_rem(denominator));
