@@ -14,6 +14,8 @@ mod account;
 mod examples;
 #[path = "invoice/note.rs"]
 mod note;
+#[path = "invoice/units.rs"]
+mod units;
 #[path = "invoice/vectors.rs"]
 mod vectors;
 

@@ -49,6 +49,7 @@ pub(super) fn scaled(value: i128, numerator: I256, denominator: I256) -> Result<
 /// Largest remainder, see [`split::split`]. Where `total` is at most the sum of the weights, no part exceeds its weight.
 pub(super) fn spread(total: i128, weights: &[i128]) -> Result<Vec<i128>, InvoiceError> {
     let wide: Vec<I256> = weights.iter().copied().map(I256::new).collect();
+    // Where there is something to spread, the callers' weights are above zero, or zero: it can only be too large.
     let parts = split::split(I256::new(total), &wide).map_err(|_| InvoiceError::TooLarge)?;
     parts.into_iter().map(narrow).collect()
 }
@@ -58,6 +59,6 @@ fn hundred(percent: &Amount) -> Result<I256, InvoiceError> {
     I256::new(10).checked_pow(percent.scale() + 2).ok_or(InvoiceError::TooLarge)
 }
 
-fn narrow(value: I256) -> Result<i128, InvoiceError> {
+pub(super) fn narrow(value: I256) -> Result<i128, InvoiceError> {
     i128::try_from(value).map_err(|_| InvoiceError::TooLarge)
 }

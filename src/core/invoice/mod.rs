@@ -4,8 +4,8 @@
 //! lines ─ line coupons ─ invoice coupons ─ promotional credit ─ tax ─ paid credit ─ amount due
 //! lines.rs └──── coupons.rs ────┘      credits.rs        taxes.rs   credits.rs
 //! ```
-//! [`compute`] does it all. [`credit_note`] takes an invoice back, in part or as a whole. Money that came and
-//! went after it was finalized is in account.rs.
+//! [`compute`] does it all. [`credit_note`] takes an invoice back, in part or as a whole. An [`Account`] is the
+//! money that came and went after it was finalized.
 //!
 //! **Units.** Money is an `i128` of minor units of the invoice's currency (cents; yen), except a line's unrounded amount,
 //! which is an exact [`Amount`] of major units. Percentages are [`Amount`]s: 7.5 is 7.5 %. What does not fit is
@@ -31,6 +31,7 @@ mod note;
 mod outcome;
 mod pool;
 mod taxes;
+mod units;
 
 use std::fmt;
 
@@ -39,6 +40,7 @@ pub use draft::{Coupon, Credit, Discount, Draft, Level, Line, LineKind, Scope, T
 pub use lines::true_up;
 pub use note::{CreditNote, Item, NoteLine, credit_note, creditable};
 pub use outcome::{CouponUse, CreditUse, Invoice, InvoiceLine, LineTax, Share, TaxTotal};
+pub use units::CreditUnit;
 
 use super::pricing::Amount;
 use arithmetic::{subtract, sum};
@@ -64,6 +66,8 @@ pub enum InvoiceError {
     ExceedsInvoice { creditable: i128 },
     /// A credit note must lower what was invoiced; this one would raise it by so much.
     RaisesInvoice { by: i128 },
+    /// The rate of a credit unit is not above zero.
+    WorthlessUnit,
     /// The parts of a note's settlement are negative, or don't add up to its total.
     Unbalanced { total: i128 },
     /// More would be refunded than was paid and not refunded yet.
@@ -90,6 +94,7 @@ impl fmt::Display for InvoiceError {
             InvoiceError::RaisesInvoice { by } => {
                 write!(f, "the credit note would raise the invoice by {by} minor units")
             }
+            InvoiceError::WorthlessUnit => f.write_str("the rate of a credit unit must be above zero"),
             InvoiceError::Unbalanced { total } => {
                 write!(f, "refund, credit and offset must add up to the credit note's {total} minor units")
             }

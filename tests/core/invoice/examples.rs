@@ -176,6 +176,96 @@ fn a_credit_applies_to_its_lines_only() {
 }
 
 #[test]
+fn a_scope_covers_what_is_in_all_its_lists() {
+    let of_line = Line {
+        kind: LineKind::Usage,
+        plans: texts(&["pro", "extra"]),
+        meter: Some("calls".to_string()),
+        price: Some("by call".to_string()),
+        ..line("a", 1, &[])
+    };
+    let all = Scope {
+        lines: texts(&["b", "a"]),
+        prices: texts(&["by call"]),
+        meters: texts(&["calls", "bytes"]),
+        plans: texts(&["extra"]),
+        kinds: vec![LineKind::Usage],
+    };
+    assert!(all.covers(&of_line) && Scope::default().covers(&of_line));
+    for other in [
+        Scope { lines: texts(&["by call"]), ..all.clone() },
+        Scope { prices: texts(&["calls"]), ..all.clone() },
+        Scope { meters: texts(&["by call"]), ..all.clone() },
+        Scope { plans: texts(&["basic"]), ..all.clone() },
+        Scope { kinds: vec![LineKind::Fee, LineKind::TrueUp], ..all.clone() },
+    ] {
+        assert!(!other.covers(&of_line), "{other:?}");
+    }
+    let bare = line("a", 1, &[]);
+    for limited in [
+        Scope { prices: texts(&["by call"]), ..Scope::default() },
+        Scope { meters: texts(&["calls"]), ..Scope::default() },
+        Scope { plans: texts(&["pro"]), ..Scope::default() },
+    ] {
+        assert!(!limited.covers(&bare), "{limited:?}");
+    }
+}
+
+/// Yen have no decimals, and every number is a string.
+#[test]
+fn an_explanation_has_every_stage() {
+    let mut only = line("fee", 0, &["vat"]);
+    only.unrounded = amount("1000.4");
+    let invoice = computed(&Draft {
+        digits: 0,
+        lines: vec![only],
+        coupons: vec![fixed("hundred", 150, Scope::default()), percent("tenth", "10", Level::Line)],
+        promotional_credits: vec![credit("gift", 65)],
+        taxes: vec![tax("vat", "8.25", false)],
+        exempt: false,
+        paid_credits: vec![credit("wallet", 700), credit("note", 800)],
+    });
+    let expected = serde_json::json!({
+        "rounding": "half away from zero, once a line and once a tax; shares by largest remainder",
+        "order": ["lines", "coupons", "promotional_credits", "taxes", "paid_credits"],
+        "lines": [{
+            "line": "fee",
+            "unrounded": "1000.4",
+            "amount": "1000",
+            "discount": "250",
+            "promotional_credit": "65",
+            "taxable": "685",
+            "taxes": [{ "tax": "vat", "percent": "8.25", "inclusive": false, "amount": "57" }],
+            "total": "742",
+            "paid_credit": "742",
+        }],
+        "coupons": [
+            { "coupon": "tenth", "base": "1000", "used": "100", "left": null, "lines": [{ "line": "fee", "amount": "100" }] },
+            { "coupon": "hundred", "base": "900", "used": "150", "left": "0", "lines": [{ "line": "fee", "amount": "150" }] },
+        ],
+        "promotional_credits": [
+            { "credit": "gift", "base": "750", "used": "65", "left": "0", "lines": [{ "line": "fee", "amount": "65" }] },
+        ],
+        "exempt": false,
+        "taxes": [{ "tax": "vat", "percent": "8.25", "inclusive": false, "base": "685", "amount": "57" }],
+        "paid_credits": [
+            { "credit": "wallet", "base": "742", "used": "700", "left": "0", "lines": [{ "line": "fee", "amount": "700" }] },
+            { "credit": "note", "base": "42", "used": "42", "left": "758", "lines": [{ "line": "fee", "amount": "42" }] },
+        ],
+        "subtotal": "1000",
+        "discount": "250",
+        "promotional_credit": "65",
+        "taxable": "685",
+        "tax": "57",
+        "total": "742",
+        "paid_credit": "742",
+        "amount_due": "0",
+        "account_credit": "0",
+    });
+    assert_eq!(invoice.explain(), expected);
+}
+
+#[test]
 fn what_is_wrong_is_refused_by_name() {
     let good = Draft { taxes: vec![tax("vat", "20", false)], ..draft_of(vec![line("a", 100, &["vat"])]) };
     let refused = |change: fn(&mut Draft)| {
