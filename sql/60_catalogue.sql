@@ -271,9 +271,9 @@ CREATE TABLE meterflow.coupons (
   valid_to         timestamptz NOT NULL DEFAULT 'infinity',
   created_at       timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, code),
-  CONSTRAINT coupons_currency_check CHECK ((kind = 'fixed') = (currency IS NOT NULL)),
+  CONSTRAINT coupons_fixed_check CHECK ((kind = 'fixed') = (currency IS NOT NULL)),
   CONSTRAINT coupons_percentage_check CHECK (kind = 'fixed' OR value <= 100),
-  CONSTRAINT coupons_redemptions_check CHECK (redemptions <= max_redemptions)
+  CONSTRAINT coupons_limit_check CHECK (redemptions <= max_redemptions)
 ) USING heap;
 COMMENT ON TABLE meterflow.coupons IS 'Discounts to be redeemed by their code: redeem_coupon().';
 COMMENT ON COLUMN meterflow.coupons.value IS 'Money in its currency, or percent.';

@@ -214,8 +214,8 @@ BEGIN ATOMIC
               WHEN s.paused @> subscription_status.at THEN 'paused'
               WHEN EXISTS (
                 SELECT FROM meterflow.subscription_items AS i
-                  JOIN LATERAL (SELECT f.free, ((i.phases_from AT TIME ZONE s.timezone) + coalesce(sum(f.duration) OVER (before), interval '0')) AT TIME ZONE s.timezone AS starts,
-                                       ((i.phases_from AT TIME ZONE s.timezone) + sum(f.duration) OVER (upto)) AT TIME ZONE s.timezone AS ends, f.duration
+                  JOIN LATERAL (SELECT f.free, ((i.phases_from AT TIME ZONE s.timezone) + coalesce(sum(f.duration) OVER before, interval '0')) AT TIME ZONE s.timezone AS starts,
+                                       ((i.phases_from AT TIME ZONE s.timezone) + sum(f.duration) OVER upto) AT TIME ZONE s.timezone AS ends, f.duration
                                   FROM meterflow.plan_phases AS f
                                  WHERE (f.tenant_id, f.plan_key, f.plan_version) = (i.tenant_id, i.plan_key, i.plan_version)
                                 WINDOW before AS (ORDER BY f.ordinal ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),

@@ -118,11 +118,15 @@ BEGIN
     PERFORM meterflow.currency_digits(in_currency);
   END IF;
   -- Each wallet takes what the wallets ahead of it leave, up to its balance; the last takes the rest, whatever it is.
-  -- Usage in a currency without a wallet is shown too, with no wallet: a debt must not vanish for want of one.
+  -- What is owed in a currency without a wallet is shown too, with no wallet: a debt must not vanish for want of one.
   RETURN QUERY
-    WITH owed AS (
-      SELECT c.currency, sum(c.amount) AS amount
-        FROM meterflow.open_charges(of_customer, in_currency, as_of) AS c GROUP BY c.currency
+    WITH debts AS (
+      SELECT c.currency, c.amount::numeric AS open_amount, 0::numeric AS unpaid_amount FROM meterflow.open_charge_rows(of_customer, in_currency, as_of) AS c
+      UNION ALL
+      SELECT i.currency, 0, i.amount_due - i.amount_paid - i.amount_offset FROM meterflow.invoices AS i
+       WHERE i.tenant_id = tenant AND i.customer_id = of_customer AND i.status = 'finalized' AND (in_currency IS NULL OR i.currency = in_currency)
+    ), owed AS (
+      SELECT d.currency, sum(d.open_amount + d.unpaid_amount) AS amount, sum(d.unpaid_amount) AS unpaid FROM debts AS d GROUP BY d.currency
     ), held AS (
       SELECT w.id, w.currency, w.priority,
              (SELECT coalesce(sum(t.amount), 0) FROM meterflow.wallet_transactions AS t
@@ -131,39 +135,35 @@ BEGIN
        WHERE w.tenant_id = tenant AND w.customer_id = of_customer AND (in_currency IS NULL OR w.currency = in_currency)
     ), burn AS (
       SELECT h.id, coalesce(h.currency, o.currency) AS currency, h.priority, coalesce(h.balance, 0) AS balance,
-             coalesce(o.amount, 0) AS owed,
+             coalesce(o.amount, 0) AS owed, coalesce(o.unpaid, 0) AS unpaid,
              coalesce(sum(greatest(h.balance, 0)) OVER (ahead ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS ahead,
              lead(1) OVER ahead IS NULL AS is_last
         FROM held AS h FULL JOIN owed AS o ON o.currency = h.currency
       WINDOW ahead AS (PARTITION BY coalesce(h.currency, o.currency) ORDER BY h.priority, h.id)
     ), shared AS (
       SELECT b.*, CASE WHEN b.is_last THEN b.owed - least(b.ahead, greatest(b.owed, 0))
-                       ELSE least(greatest(b.balance, 0), greatest(b.owed - b.ahead, 0)) END AS share
+                       ELSE least(greatest(b.balance, 0), greatest(b.owed - b.ahead, 0)) END AS share,
+             CASE WHEN b.is_last THEN b.unpaid - least(b.ahead, b.unpaid)
+                  ELSE least(greatest(b.balance, 0), greatest(b.unpaid - b.ahead, 0)) END AS unpaid_share
         FROM burn AS b
     )
-    SELECT s.id, s.currency, s.balance, s.share, s.balance - s.share
+    SELECT s.id, s.currency, s.balance, s.share - s.unpaid_share, s.unpaid_share, s.balance - s.share
       FROM shared AS s
      WHERE s.id IS NOT NULL OR s.owed <> 0
      ORDER BY s.currency, s.priority, s.id;
 END $$;
-COMMENT ON FUNCTION meterflow.open_balances(text, text, timestamptz) IS 'Internal: a customer''s wallets with open usage shared out over them once, in burn order.';
+COMMENT ON FUNCTION meterflow.open_balances(text, text, timestamptz) IS 'Internal: a customer''s wallets with open usage and unpaid invoices shared out over them once, in burn order.';
 
 CREATE FUNCTION meterflow.wallet_balance(customer_id text, currency text DEFAULT NULL)
-RETURNS TABLE (wallet_id bigint, currency text, balance numeric, open_usage numeric, available numeric, as_of timestamptz)
+RETURNS TABLE (wallet_id bigint, currency text, balance numeric, open_usage numeric, unpaid numeric, available numeric, as_of timestamptz)
 LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 2
 BEGIN ATOMIC
-  SELECT b.wallet_id, b.currency, b.balance, b.open_usage, b.available, pg_catalog.statement_timestamp()
+  SELECT b.wallet_id, b.currency, b.balance, b.open_usage, b.unpaid, b.available, pg_catalog.statement_timestamp()
     FROM meterflow.open_balances($1, $2, pg_catalog.statement_timestamp()) b;
 END;
 COMMENT ON FUNCTION meterflow.wallet_balance(text, text) IS
-  'A customer''s wallets now, in burn order: balance less open usage, every committed event and those of this transaction included. A row without wallet_id is usage in a currency that has no wallet.';
+  'A customer''s wallets now, in burn order: balance less open usage and unpaid invoices, every committed event and those of this transaction included. A row without wallet_id is a debt in a currency that has no wallet.';
 
-SELECT pg_catalog.pg_extension_config_dump('meterflow.customers', '');
-SELECT pg_catalog.pg_extension_config_dump('meterflow.plans', '');
-SELECT pg_catalog.pg_extension_config_dump('meterflow.prices', '');
-SELECT pg_catalog.pg_extension_config_dump('meterflow.prices_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('meterflow.subscriptions', '');
-SELECT pg_catalog.pg_extension_config_dump('meterflow.subscriptions_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.wallets', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.wallets_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.wallet_transactions', '');
