@@ -148,7 +148,7 @@ DECLARE
 BEGIN
   SELECT i.* INTO STRICT invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
   INSERT INTO meterflow.wallet_transactions (tenant_id, wallet_id, kind, amount, invoice_id, idempotency_key, body_hash)
-  SELECT tenant, c.source_id, 'invoice', -c.amount, invoice_id, format('invoice:%s:%s', invoice_id, c.source_id), ''
+  SELECT tenant, c.source_id, 'invoice', -c.amount, issue_invoice.invoice_id, format('invoice:%s:%s', issue_invoice.invoice_id, c.source_id), ''
     FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = issue_invoice.invoice_id AND c.source = 'wallet';
   IF account_credit IS NOT NULL THEN
     INSERT INTO meterflow.account_credits (tenant_id, customer_id, currency, amount, source, source_id)

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use crate::core::decimal::QuantityError;
-use crate::core::pricing::{Amount, Money, Needs, PriceError, Silent, Terms, Usage, price_with};
+use crate::core::pricing::{Amount, Money, PriceError, Silent, Terms, Usage, price_with};
 use crate::core::proration::Proration;
 use crate::core::ranges::Ranges;
 use crate::core::subscription::{Cell, Charge};
@@ -231,27 +231,16 @@ fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>) -> Outcome<Vec<
         let found = quantities::collect(tenant, &account.timeline.customer, &wanted)?;
         usages = places.into_iter().zip(found).collect();
     }
-    let quantity = |cell: &Cell| -> Outcome<Usage> {
+    let fee = |cell: &Cell| {
         let key = &account.plans[cell.plan].prices[cell.price].key;
-        let quantity = cell.item.and_then(|item| account.quantities[item].get(key));
-        let text = match quantity {
-            None => return Ok(Usage::of(Amount::from(1_u64))),
-            Some(serde_json::Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
-        Amount::parse(&text).map(Usage::of).map_err(|error| Fail::corrupt(format!("the quantity {text} of \"{key}\": {error}")))
+        let item = cell.item.map(|item| &account.timeline.items[item]);
+        Usage::of(item.map_or(Amount::ZERO, |item| item.quantity(key)))
     };
-    cells
-        .into_iter()
-        .enumerate()
-        .map(|(place, cell)| {
-            let usage = match usages.remove(&place) {
-                Some(usage) => usage,
-                None => quantity(&cell)?,
-            };
-            Ok((cell, usage))
-        })
-        .collect()
+    let with_usage = |(place, cell): (usize, Cell)| {
+        let usage = usages.remove(&place).unwrap_or_else(|| fee(&cell));
+        (cell, usage)
+    };
+    Ok(cells.into_iter().enumerate().map(with_usage).collect())
 }
 
 /// What a cell comes to. `earlier` are the lines of the subscription's cells before it, for a commitment that runs on.
@@ -379,9 +368,4 @@ fn too_large(price: &str, error: QuantityError) -> Fail {
     Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, format!("price \"{price}\" can not be computed exactly"))
         .detail(format!("{error}."))
         .hint("Exact results have up to 76 digits in all.")
-}
-
-/// Whether a fee looks only at how many there are of it.
-pub fn is_fee(needs: &Needs) -> bool {
-    !needs.events && !needs.values && needs.groups.is_none() && needs.buckets.is_none()
 }

@@ -1,6 +1,7 @@
 //! Subscriptions with their timelines, and plans with their prices, read from the catalogue.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pgrx::datum::DatumWithOid;
@@ -31,8 +32,6 @@ pub struct Account {
     /// What `Item::plan` counts, and for each plan what its prices charge.
     pub plans: Vec<Plan>,
     pub terms: Vec<PlanTerms>,
-    /// Quantities of fees, for each item.
-    pub quantities: Vec<serde_json::Map<String, serde_json::Value>>,
     pub currency: String,
     pub digits: u32,
     /// Everything that begins or ends until then has been billed; None when nothing has been.
@@ -90,7 +89,6 @@ pub fn accounts(tenant: &str, whose: Whose<'_>) -> Outcome<Vec<Account>> {
 /// A subscription before its plans are read.
 struct Found {
     timeline: Subscription,
-    quantities: Vec<serde_json::Map<String, serde_json::Value>>,
     billed_to: Option<i64>,
     next_bill_at: Option<i64>,
     price_group: Option<String>,
@@ -113,7 +111,6 @@ impl Found {
                 paused,
                 items: Vec::new(),
             },
-            quantities: Vec::new(),
             billed_to: if row.is_null(5) { None } else { Some(row.time(5)?) },
             next_bill_at: if row.is_null(18) { None } else { Some(row.time(18)?) },
             price_group: if row.is_null(8) { None } else { Some(row.text(8)?) },
@@ -127,10 +124,6 @@ impl Found {
             self.plans.push(version);
             self.plans.len() - 1
         });
-        let quantities = row.text(17)?;
-        let quantities = serde_json::from_str(&quantities)
-            .map_err(|error| Fail::corrupt("the quantities of an item are no JSON object").detail(error.to_string()))?;
-        self.quantities.push(quantities);
         self.timeline.items.push(Item {
             id: row.int8(9)?,
             plan,
@@ -139,6 +132,7 @@ impl Found {
             ends_at: time_or_never(row, 14)?,
             anchor: row.time(15)?,
             phases_from: row.time(16)?,
+            quantities: quantities(&row.text(17)?)?,
         });
         Ok(())
     }
@@ -162,7 +156,6 @@ impl Found {
             timeline: self.timeline,
             plans,
             terms,
-            quantities: self.quantities,
             currency,
             digits,
             billed_to: self.billed_to,
@@ -253,6 +246,18 @@ fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, Vec<Amount>, St
         },
     )?;
     Ok((plan, progressive, currency))
+}
+
+/// The quantities of an item: a JSON object of numbers, or of strings that hold one.
+fn quantities(json: &str) -> Outcome<BTreeMap<String, Amount>> {
+    let unreadable = |why: String| Fail::corrupt("the quantities of a subscription item can not be read").detail(format!("{json}: {why}."));
+    let members: BTreeMap<String, &serde_json::value::RawValue> =
+        serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
+    let amount = |raw: &serde_json::value::RawValue| Amount::parse(raw.get().trim_matches('"'));
+    members
+        .into_iter()
+        .map(|(key, raw)| Ok((key, amount(raw).map_err(|error| unreadable(error.to_string()))?)))
+        .collect()
 }
 
 fn time_or_never(row: &Row<'_>, column: usize) -> Outcome<i64> {

@@ -13,6 +13,7 @@ mod phases;
 use std::collections::BTreeMap;
 
 use super::calendar::{CalendarError, Cycle, Interval, Piece};
+use super::pricing::Amount;
 use super::ranges::Ranges;
 
 pub use phases::{Length, Phase};
@@ -44,6 +45,14 @@ pub struct Item {
     pub ends_at: i64,
     pub anchor: i64,
     pub phases_from: i64,
+    /// How many there are of what a fee is for, by the fee's key; one where nothing is said.
+    pub quantities: BTreeMap<String, Amount>,
+}
+
+impl Item {
+    pub fn quantity(&self, price_key: &str) -> Amount {
+        self.quantities.get(price_key).copied().unwrap_or_else(|| Amount::from(1_u64))
+    }
 }
 
 /// A version of a plan as far as time is concerned.
@@ -95,8 +104,9 @@ pub enum Charge {
 /// One price in one billing period.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
-    /// Position in `Subscription::items` of the item whose fee it is. None for usage: it goes on from item to item of a
-    /// plan, so that a change of seats in the middle of a period doesn't begin its tiers anew.
+    /// Position in `Subscription::items` of the item whose fee it is; of several that follow each other with the same
+    /// plan and the same quantity of the fee, the first. None for usage: it goes on from item to item of a plan, so that a
+    /// change of seats in the middle of a period doesn't begin its tiers anew.
     pub item: Option<usize>,
     /// Positions in the plans, and in `Plan::prices`.
     pub plan: usize,
@@ -211,7 +221,7 @@ impl Subscription {
                 let chosen = preferred.fold(applies(price), |left, other| left.subtract(&applies(other)));
                 let (item, time) = match price.charge {
                     Charge::Usage => (None, paid.clone()),
-                    Charge::Advance | Charge::Arrears => (Some(position), paid.clone()),
+                    Charge::Advance | Charge::Arrears => (Some(self.first_of(position, &price.key)), paid.clone()),
                     // Free or paused time puts off no fee for setting it up; a change of quantity is no new start.
                     Charge::Once if self.continues(plans, position) => continue,
                     Charge::Once => (Some(position), Ranges::of(start, start + 1)),
@@ -224,15 +234,31 @@ impl Subscription {
         Ok(charged)
     }
 
+    /// The item that this one goes on from.
+    fn previous(&self, position: usize) -> Option<usize> {
+        let item = &self.items[position];
+        (0..position).rev().find(|&other| {
+            let other = &self.items[other];
+            other.add_on == item.add_on && other.starts_at < other.ends_at && other.ends_at == item.starts_at
+        })
+    }
+
     /// Whether an item only goes on with the plan of the one before it.
     fn continues(&self, plans: &[Plan], position: usize) -> bool {
+        let same = |other: usize| plans[self.items[other].plan].key == plans[self.items[position].plan].key;
+        self.previous(position).is_some_and(same)
+    }
+
+    /// The first of the items that follow each other up to this one without a change of a fee.
+    fn first_of(&self, position: usize, price_key: &str) -> usize {
         let item = &self.items[position];
-        self.items.iter().enumerate().any(|(other_position, other)| {
-            other_position != position
-                && other.add_on == item.add_on
-                && other.ends_at == item.starts_at
-                && other.starts_at < other.ends_at
-                && plans[other.plan].key == plans[item.plan].key
-        })
+        let same = |&other: &usize| {
+            let other = &self.items[other];
+            other.plan == item.plan && other.quantity(price_key) == item.quantity(price_key)
+        };
+        match self.previous(position).filter(same) {
+            Some(previous) => self.first_of(previous, price_key),
+            None => position,
+        }
     }
 }
