@@ -11,12 +11,14 @@ CREATE TABLE meterflow.billing_settings (
   grace_period        interval NOT NULL DEFAULT '0' CHECK (grace_period >= '0'),
   net_terms           interval NOT NULL DEFAULT '30 days' CHECK (net_terms >= '0'),
   uncollectible_after interval NOT NULL DEFAULT '90 days' CHECK (uncollectible_after >= '0'),
+  automatic           boolean NOT NULL DEFAULT false,
   adjust_for          interval NOT NULL DEFAULT '62 days' CHECK (adjust_for >= '0'),
   seller              jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(seller) = 'object')
 ) USING heap;
 COMMENT ON TABLE meterflow.billing_settings IS 'How a tenant bills: numbering, grace, terms, who sells. A tenant without a row has the defaults.';
 COMMENT ON COLUMN meterflow.billing_settings.invoice_format IS 'Of invoice numbers: {seq} or {seq:6}, {year}, {month}. Numbers count up without a gap, whatever the format.';
 COMMENT ON COLUMN meterflow.billing_settings.grace_period IS 'How long after the end of a period its invoice stays a draft, so that late events still get on it.';
+COMMENT ON COLUMN meterflow.billing_settings.automatic IS 'The worker, and maintain(), make this tenant''s invoices as they fall due. False: when bill_due() is called.';
 COMMENT ON COLUMN meterflow.billing_settings.adjust_for IS 'How long after the end of a period late events and corrections are still billed, as adjustments on a later invoice. At least the backdate window and a period, to miss none.';
 COMMENT ON COLUMN meterflow.billing_settings.uncollectible_after IS 'How long after it was due an unpaid invoice counts as uncollectible.';
 COMMENT ON COLUMN meterflow.billing_settings.seller IS 'Printed on invoices: name, address (lines), tax_id, email, payment.';

@@ -121,9 +121,9 @@ AS $$
 $$;
 COMMENT ON FUNCTION meterflow.open_credits(text, text) IS 'Paid credit of a customer that an invoice can use: of its account, oldest first, then of its wallets in burn order.';
 
-CREATE FUNCTION meterflow.make_invoice(payer text, currency text, bill_at timestamptz, progressive bigint, finalize boolean, issued_at timestamptz, idempotency_key text) RETURNS bigint
+CREATE FUNCTION meterflow.make_invoice(payer text, currency text, bill_at timestamptz, progressive bigint, finalize boolean, issued_at timestamptz, idempotency_key text, replaces bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'make_invoice_wrapper';
-COMMENT ON FUNCTION meterflow.make_invoice(text, text, timestamptz, bigint, boolean, timestamptz, text) IS
+COMMENT ON FUNCTION meterflow.make_invoice(text, text, timestamptz, bigint, boolean, timestamptz, text, bigint) IS
   'Internal: makes the invoice of a payer for what is due by a time, as a draft or final; null when there is nothing to charge.';
 
 -- {seq}, {seq:6}, {year}, {month} of a format.
@@ -205,10 +205,104 @@ BEGIN
   IF draft.kind = 'one_off' THEN
     RETURN meterflow.finalize_one_off(draft.id, idempotency_key);
   END IF;
-  RETURN meterflow.make_invoice(draft.customer_id, draft.currency, draft.bill_at, NULL, true, now(), idempotency_key);
+  RETURN meterflow.make_invoice(draft.customer_id, draft.currency, draft.bill_at, NULL, true, now(), idempotency_key, NULL);
 END $$;
 COMMENT ON FUNCTION meterflow.finalize_invoice(bigint, text) IS
   'Makes a draft final: computed once more by all that is known now, numbered, credits used up. Returns the id of the final invoice; again with the same key returns the same. Null when there is nothing left to charge.';
+
+CREATE FUNCTION meterflow.void_invoice(invoice_id bigint, reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  tenant CONSTANT text := meterflow.current_tenant();
+  voided meterflow.invoices;
+  obstacle text;
+BEGIN
+  SELECT i.* INTO voided FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  IF NOT FOUND OR coalesce(reason, '') = '' THEN
+    RAISE EXCEPTION 'void_invoice needs an invoice and a reason' USING ERRCODE = '22023',
+      DETAIL = CASE WHEN voided.id IS NULL THEN format('Tenant "%s" has no invoice %s.', tenant, invoice_id) ELSE 'The reason is empty.' END,
+      HINT = 'The reason is kept with the invoice.';
+  END IF;
+  PERFORM FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id = voided.customer_id FOR NO KEY UPDATE;
+  SELECT i.* INTO voided FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  IF voided.status = 'void' THEN
+    RETURN;
+  END IF;
+  obstacle := CASE
+    WHEN voided.status = 'draft' THEN 'It is a draft, which is computed anew anyway.'
+    WHEN voided.amount_paid <> 0 THEN format('%s %s has been paid on it: refund that first.', voided.amount_paid, voided.currency)
+    WHEN EXISTS (SELECT FROM meterflow.credit_notes AS n WHERE n.tenant_id = tenant AND n.invoice_id = void_invoice.invoice_id) THEN 'It has credit notes: credit the rest of it instead.'
+    WHEN EXISTS (SELECT FROM meterflow.account_credits AS a JOIN meterflow.invoice_credits AS u ON u.tenant_id = a.tenant_id AND u.source = 'account' AND u.source_id = a.id
+                   JOIN meterflow.invoices AS i ON i.tenant_id = u.tenant_id AND i.id = u.invoice_id AND i.status IN ('finalized', 'paid')
+                  WHERE a.tenant_id = tenant AND a.source = 'invoice' AND a.source_id = void_invoice.invoice_id)
+      THEN 'Later invoices have used the credit it gave.'
+    WHEN EXISTS (SELECT FROM meterflow.invoice_lines AS l JOIN meterflow.invoice_lines AS o ON o.tenant_id = l.tenant_id AND o.subscription_id = l.subscription_id
+                    AND o.item_id IS NOT DISTINCT FROM l.item_id AND o.price_id = l.price_id AND o.cycle_start = l.cycle_start AND o.invoice_id > l.invoice_id
+                   JOIN meterflow.invoices AS i ON i.tenant_id = o.tenant_id AND i.id = o.invoice_id AND i.status IN ('finalized', 'paid')
+                  WHERE l.tenant_id = tenant AND l.invoice_id = void_invoice.invoice_id)
+      THEN 'A later invoice adjusts it: void that one first, or give a credit note.'
+  END;
+  IF obstacle IS NOT NULL THEN
+    RAISE EXCEPTION 'invoice % can not be voided', coalesce(voided.number, invoice_id::text) USING ERRCODE = '55000', DETAIL = obstacle,
+      HINT = 'A credit note takes back what an invoice charged without voiding it.';
+  END IF;
+  INSERT INTO meterflow.wallet_transactions (tenant_id, wallet_id, kind, amount, invoice_id, idempotency_key, body_hash)
+  SELECT tenant, c.source_id, 'void', c.amount, void_invoice.invoice_id, format('void:%s:%s', void_invoice.invoice_id, c.source_id), ''
+    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = void_invoice.invoice_id AND c.source = 'wallet';
+  UPDATE meterflow.invoices AS i SET status = 'void', voided_at = now(), void_reason = reason WHERE i.tenant_id = tenant AND i.id = void_invoice.invoice_id;
+END $$;
+COMMENT ON FUNCTION meterflow.void_invoice(bigint, text) IS
+  'Takes back an invoice as if it had not been: credits it used are there again, what it charged is charged by the next invoice or by regenerate_invoice(). Its number stays taken. Again does nothing.';
+
+CREATE FUNCTION meterflow.regenerate_invoice(invoice_id bigint, idempotency_key text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  tenant CONSTANT text := meterflow.current_tenant();
+  voided meterflow.invoices;
+  done meterflow.invoices;
+BEGIN
+  SELECT i.* INTO voided FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  IF NOT FOUND OR voided.status <> 'void' OR voided.kind = 'one_off' OR coalesce(idempotency_key, '') = '' THEN
+    RAISE EXCEPTION 'invoice % can not be regenerated', coalesce(voided.number, invoice_id::text, 'null') USING ERRCODE = '55000',
+      DETAIL = CASE WHEN voided.id IS NULL THEN 'There is no such invoice.' WHEN voided.kind = 'one_off' THEN 'It was written by hand.'
+                    WHEN voided.status <> 'void' THEN format('It is %s, not void.', voided.status) ELSE 'The idempotency_key is empty.' END,
+      HINT = 'Void it first; the new one is computed by what is known now.';
+  END IF;
+  PERFORM FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id = voided.customer_id FOR NO KEY UPDATE;
+  SELECT i.* INTO done FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND (i.idempotency_key = regenerate_invoice.idempotency_key OR (i.replaces = voided.id AND i.status <> 'void')) LIMIT 1;
+  IF done.idempotency_key = idempotency_key AND done.replaces = voided.id THEN
+    RETURN done.id;
+  ELSIF done.id IS NOT NULL THEN
+    RAISE EXCEPTION 'invoice % has been regenerated, or the key been used', voided.number USING ERRCODE = '23505',
+      DETAIL = format('Invoice %s replaces %s and has the key "%s".', done.number, done.replaces, done.idempotency_key), HINT = 'Void that one first.';
+  END IF;
+  RETURN meterflow.make_invoice(voided.customer_id, voided.currency, voided.bill_at,
+           CASE WHEN voided.kind = 'progressive' THEN (SELECT min(l.subscription_id) FROM meterflow.invoice_lines AS l WHERE l.tenant_id = tenant AND l.invoice_id = voided.id) END,
+           true, now(), idempotency_key, voided.id);
+END $$;
+COMMENT ON FUNCTION meterflow.regenerate_invoice(bigint, text) IS 'Makes the invoice that takes the place of a voided one: the same subscriptions and periods, by what is known now. Returns its id.';
+
+CREATE FUNCTION meterflow.reproduce_lines(invoice_id bigint)
+RETURNS TABLE (line integer, quantity text, reproduced_quantity text, due_amount text, reproduced_amount text)
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 10 AS 'MODULE_PATHNAME', 'reproduce_lines_wrapper';
+COMMENT ON FUNCTION meterflow.reproduce_lines(bigint) IS 'Internal: reproduce_invoice() with numbers as text.';
+
+CREATE FUNCTION meterflow.reproduce_invoice(invoice_id bigint)
+RETURNS TABLE (line integer, description text, quantity numeric, reproduced_quantity numeric, due_amount numeric, reproduced_amount numeric, equal boolean)
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT r.line, l.description, r.quantity::numeric, r.reproduced_quantity::numeric, r.due_amount::numeric, r.reproduced_amount::numeric,
+         r.quantity::numeric = r.reproduced_quantity::numeric AND r.due_amount::numeric = r.reproduced_amount::numeric
+    FROM meterflow.reproduce_lines(reproduce_invoice.invoice_id) AS r
+    JOIN meterflow.invoice_lines AS l ON l.tenant_id = meterflow.current_tenant() AND l.invoice_id = reproduce_invoice.invoice_id AND l.line = r.line;
+END;
+COMMENT ON FUNCTION meterflow.reproduce_invoice(bigint) IS
+  'An invoice computed again from the raw events that it knew and the prices that it kept, line by line, beside what it says. due_amount is what the period came to in all; an adjustment charged the rest of it.';
 
 CREATE TABLE meterflow.billing_failures (
   tenant_id    text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
@@ -258,7 +352,7 @@ BEGIN
     bill_at := due.moment;
     final := due.moment + grace <= bill_due.at;
     BEGIN
-      invoice_id := meterflow.make_invoice(due.payer, due.currency, due.moment, NULL, final, bill_due.at, NULL);
+      invoice_id := meterflow.make_invoice(due.payer, due.currency, due.moment, NULL, final, bill_due.at, NULL, NULL);
       outcome := CASE WHEN invoice_id IS NULL THEN 'nothing to charge' WHEN final THEN 'finalized' ELSE 'draft' END;
       DELETE FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = due.payer AND f.currency = due.currency;
     EXCEPTION WHEN OTHERS THEN
@@ -314,13 +408,32 @@ BEGIN
      GROUP BY 1, 2, 3 ORDER BY 2, 1
   LOOP
     subscription_id := watched.id;
-    invoice_id := meterflow.make_invoice(watched.payer, watched.currency, bill_progressive.at, watched.id, true, bill_progressive.at, NULL);
+    invoice_id := meterflow.make_invoice(watched.payer, watched.currency, bill_progressive.at, watched.id, true, bill_progressive.at, NULL, NULL);
     IF invoice_id IS NOT NULL THEN
       RETURN NEXT;
     END IF;
   END LOOP;
 END $$;
 COMMENT ON FUNCTION meterflow.bill_progressive(timestamptz) IS 'Bills at once what subscriptions have used since they were last billed, where it has reached a threshold of their plan.';
+
+CREATE FUNCTION meterflow.bill_automatically() RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  session_tenant CONSTANT text := current_setting('meterflow.tenant', true);
+  tenant record;
+  made bigint := 0;
+BEGIN
+  FOR tenant IN SELECT b.tenant_id FROM meterflow.billing_settings AS b WHERE b.automatic ORDER BY 1 LOOP
+    PERFORM set_config('meterflow.tenant', tenant.tenant_id, true);
+    made := made + (SELECT count(*) FILTER (WHERE d.outcome IN ('finalized', 'nothing to charge')) FROM meterflow.bill_due(now(), 100) AS d);
+    made := made + (SELECT count(*) FROM meterflow.bill_progressive(now()));
+  END LOOP;
+  PERFORM set_config('meterflow.tenant', session_tenant, true);
+  RETURN made;
+END $$;
+COMMENT ON FUNCTION meterflow.bill_automatically() IS 'The background job that bills: up to 100 payers of each tenant whose settings say automatic. Returns how many invoices were made or found empty.';
 
 SELECT pg_catalog.pg_extension_config_dump('meterflow.billing_failures', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.invoices', '');

@@ -28,7 +28,8 @@ AS $$
            (2, 'drain_inbox', 'SELECT meterflow.drain_inbox(10000)', 10000, fold.every),
            (3, 'fold', 'SELECT meterflow.fold(5000)::integer::bigint', 1, fold.every),
            (4, 'rotate_dedup', 'SELECT meterflow.rotate_dedup()::integer::bigint', NULL, interval '1 minute'),
-           (5, 'apply_retention', 'SELECT meterflow.apply_retention()::bigint', NULL, interval '5 minutes')
+           (5, 'apply_retention', 'SELECT meterflow.apply_retention()::bigint', NULL, interval '5 minutes'),
+           (6, 'bill_automatically', 'SELECT meterflow.bill_automatically()', 100, interval '1 minute')
          ) j (pos, job, call, full_batch, every)
    ORDER BY j.pos
 $$;

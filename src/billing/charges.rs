@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use crate::core::decimal::QuantityError;
 use crate::core::pricing::{Amount, Money, PriceError, Silent, Terms, Usage, price_with};
-use crate::core::proration::Proration;
+use crate::core::proration::{Method, Proration};
 use crate::core::ranges::Ranges;
 use crate::core::subscription::{Cell, Charge};
 use crate::core::{calendar, pricing};
@@ -55,6 +55,8 @@ pub struct Line {
     pub proration: Option<String>,
     pub timezone: Option<String>,
     pub usage: Usage,
+    /// What the usage was priced on.
+    pub terms: Terms,
     pub taxes: Option<Vec<String>>,
     /// What the cell comes to in all.
     pub due: Priced,
@@ -200,6 +202,7 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
                     proration: text(13)?,
                     timezone: text(14)?,
                     usage: Usage::default(),
+                    terms: Terms::default(),
                     taxes: Some(tax_keys(&row.text(17)?)?),
                     due: Priced::default(),
                     before: Priced::default(),
@@ -247,9 +250,10 @@ fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>) -> Outcome<Vec<
 fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier: &[Line]) -> Outcome<Line> {
     let (plan, price) = (&account.plans[cell.plan], &account.plans[cell.plan].prices[cell.price]);
     let terms = &account.terms[cell.plan].prices[cell.price];
+    let mut on = Terms::default();
     let due = match price.charge {
         Charge::Usage => {
-            let on = usage_terms(account, cell, purpose, earlier)?;
+            on = usage_terms(account, cell, purpose, earlier)?;
             let priced =
                 price_with(&terms.model, &usage, &on, &mut Silent).map_err(|error| unpriceable(&price.key, error))?;
             rounded(&price.key, priced.amount, account.digits)?
@@ -259,7 +263,9 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
             if price.charge == Charge::Once {
                 rounded(&price.key, whole, account.digits)?
             } else {
-                share_of(&whole, cell, terms, account)?
+                let period = (cell.period.period.start, cell.period.period.end);
+                share_of(&whole, &cell.applies, period, terms.proration, &account.timeline.timezone, account.digits)
+                    .map_err(|fail| fail.detail(format!("The fee is \"{}\".", price.key)))?
             }
         }
     };
@@ -282,6 +288,7 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
         proration: Some(terms.proration_text.clone()),
         timezone: Some(account.timeline.timezone.clone()),
         usage,
+        terms: on,
         taxes: terms.taxes.clone(),
         due,
         before: Priced::default(),
@@ -289,7 +296,7 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
     })
 }
 
-fn rounded(key: &str, unrounded: Amount, digits: u32) -> Outcome<Priced> {
+pub fn rounded(key: &str, unrounded: Amount, digits: u32) -> Outcome<Priced> {
     let money = unrounded.round(digits).map_err(|error| too_large(key, error))?;
     Ok(Priced { unrounded, minor: minor(money)? })
 }
@@ -313,16 +320,21 @@ fn usage_terms(account: &Account, cell: &Cell, purpose: Purpose, earlier: &[Line
 }
 
 /// A fee's part of its whole period, piece by piece.
-fn share_of(whole: &Amount, cell: &Cell, terms: &PriceTerms, account: &Account) -> Outcome<Priced> {
-    let key = &account.plans[cell.plan].prices[cell.price].key;
-    let zone = calendar::zone(&account.timeline.timezone).map_err(unreckonable)?;
-    let period = (cell.period.period.start, cell.period.period.end);
+pub fn share_of(
+    whole: &Amount,
+    applies: &Ranges,
+    period: (i64, i64),
+    method: Method,
+    timezone: &str,
+    digits: u32,
+) -> Outcome<Priced> {
+    let zone = calendar::zone(timezone).map_err(unreckonable)?;
     let mut share = Priced::default();
-    for &piece in cell.applies.as_slice() {
-        let part = Proration::between(piece, period, terms.proration, &zone).map_err(unreckonable)?;
+    for &piece in applies.as_slice() {
+        let part = Proration::between(piece, period, method, &zone).map_err(unreckonable)?;
         let unrounded = part.unrounded(whole).and_then(|part| share.unrounded.checked_add(&part));
-        share.unrounded = unrounded.map_err(|error| too_large(key, error))?;
-        share.minor += minor(part.money(whole, account.digits).map_err(|error| too_large(key, error))?)?;
+        share.unrounded = unrounded.map_err(|error| too_large("fee", error))?;
+        share.minor += minor(part.money(whole, digits).map_err(|error| too_large("fee", error))?)?;
     }
     Ok(share)
 }
@@ -332,11 +344,11 @@ pub fn minor(money: Money) -> Outcome<i128> {
     i128::try_from(money.minor()).map_err(|_| too_large("the price", QuantityError::TooLarge))
 }
 
-fn stored_amount(text: &str) -> Outcome<Amount> {
+pub fn stored_amount(text: &str) -> Outcome<Amount> {
     Amount::parse(text).map_err(|error| Fail::corrupt(format!("the stored amount {text}: {error}")))
 }
 
-fn stored_minor(text: &str, digits: u32) -> Outcome<i128> {
+pub fn stored_minor(text: &str, digits: u32) -> Outcome<i128> {
     let money = stored_amount(text)?.round(digits).map_err(|error| Fail::corrupt(format!("the stored amount {text}: {error}")))?;
     minor(money)
 }
@@ -352,7 +364,7 @@ fn tax_keys(json: &str) -> Outcome<Vec<String>> {
     Ok(taxes.into_iter().map(|tax| tax.key).collect())
 }
 
-fn unpriceable(price: &str, error: PriceError) -> Fail {
+pub fn unpriceable(price: &str, error: PriceError) -> Fail {
     match error {
         PriceError::Range(error) => too_large(price, error),
         PriceError::Missing(missing) => Fail::new(

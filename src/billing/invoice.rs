@@ -22,6 +22,7 @@ use crate::pg::spi::{self, See};
 
 use super::charges::{self, Line, Purpose};
 use super::load::{self, Account, Whose};
+use super::reproduce::Replaced;
 
 /// Who pays, in what, up to when.
 pub struct Bill<'a> {
@@ -32,6 +33,8 @@ pub struct Bill<'a> {
     pub purpose: Purpose,
     /// Only this subscription, for a preview; with Progressive, for an invoice.
     pub subscription: Option<i64>,
+    /// The voided invoice that it takes the place of.
+    pub replaces: Option<&'a Replaced>,
 }
 
 /// A computed invoice.
@@ -106,8 +109,16 @@ impl Settings {
 pub fn compute(bill: &Bill<'_>, settings: &Settings) -> Outcome<(Vec<Account>, Computed)> {
     let whose = bill.subscription.map_or(Whose::Payer(bill.payer), Whose::Subscription);
     let mut accounts = load::accounts(bill.tenant, whose)?;
-    accounts.retain(|account| {
-        account.currency == bill.currency && (bill.subscription.is_some() || account.next_bill_at.is_some_and(|next| next <= bill.at))
+    accounts.retain_mut(|account| {
+        let due = match bill.replaces {
+            None => bill.subscription.is_some() || account.next_bill_at.is_some_and(|next| next <= bill.at),
+            Some(replaced) => {
+                // However long ago: what it charged is looked at again.
+                account.billed_to = account.billed_to.map(|billed_to| billed_to.min(replaced.from));
+                replaced.subscriptions.contains(&account.timeline.id)
+            }
+        };
+        due && account.currency == bill.currency
     });
     let mut lines = Vec::new();
     for account in &accounts {

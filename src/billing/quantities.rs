@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::FxHashMap;
 
 use crate::core::decimal::Quantity;
+use crate::core::meter::write_group;
 use crate::core::pricing::{Amount, Group, Needs, Usage};
 use crate::core::properties::Path;
 use crate::core::ranges::Ranges;
@@ -30,6 +31,10 @@ pub fn collect(tenant: &str, customer: &str, wanted: &[Wanted<'_>]) -> Outcome<V
     let mut usages: Vec<Option<Usage>> = vec![None; wanted.len()];
     let mut by_dimensions: BTreeMap<Vec<String>, Vec<usize>> = BTreeMap::new();
     for (place, wanted) in wanted.iter().enumerate() {
+        if looks_at_events(&wanted.needs) {
+            usages[place] = Some(from_events(tenant, customer, wanted, raw::Known::ALL)?);
+            continue;
+        }
         by_dimensions.entry(wanted.needs.dimensions().into_iter().collect()).or_default().push(place);
     }
     for (dimensions, places) in by_dimensions {
@@ -50,11 +55,7 @@ pub fn collect(tenant: &str, customer: &str, wanted: &[Wanted<'_>]) -> Outcome<V
         for place in places {
             let wanted = &wanted[place];
             let Some(answer) = keys.iter().position(|key| *key == wanted.meter_key).map(|at| &answers[at]) else { continue };
-            let mut usage = merged(answer, &windows, wanted.applies, &dimensions, &wanted.needs)?;
-            if looks_at_events(&wanted.needs) {
-                events(tenant, customer, wanted, &mut usage)?;
-            }
-            usages[place] = Some(usage);
+            usages[place] = Some(merged(answer, &windows, wanted.applies, &dimensions, &wanted.needs)?);
         }
     }
     Ok(usages.into_iter().map(Option::unwrap_or_default).collect())
@@ -79,31 +80,51 @@ fn merged(
     dimensions: &[String],
     needs: &Needs,
 ) -> Outcome<Usage> {
-    let mut all: Option<State> = None;
-    let mut groups: FxHashMap<&str, State> = FxHashMap::default();
+    let mut groups: FxHashMap<&str, Found> = FxHashMap::default();
     for ((window, _, group), state) in &answer.states {
-        if !applies.contains(windows[*window].0) {
-            continue;
-        }
-        merge(&mut all, state)?;
-        if !dimensions.is_empty() {
-            let mut merged = groups.remove(group.as_str());
-            merge(&mut merged, state)?;
-            groups.extend(merged.map(|state| (group.as_str(), state)));
+        if applies.contains(windows[*window].0) {
+            merge(&mut groups.entry(group.as_str()).or_default().state, state)?;
         }
     }
+    let groups = groups.into_iter().map(|(group, found)| (group.to_string(), found)).collect();
+    complete(groups, answer.kind, answer.percentile, applies, dimensions, needs)
+}
+
+/// What was found of one group.
+#[derive(Default)]
+struct Found {
+    state: Option<State>,
+    /// Time, arrival and value of each event, where a price looks at events.
+    events: Vec<(i64, i64, Amount)>,
+}
+
+fn complete(
+    groups: FxHashMap<String, Found>,
+    kind: Kind,
+    percentile: Quantity,
+    applies: &Ranges,
+    dimensions: &[String],
+    needs: &Needs,
+) -> Outcome<Usage> {
     let (from, to) = applies.span().unwrap_or((0, 0));
-    let ask = Ask { from, to, percentile: answer.percentile };
-    let mut usage = used(all, answer.kind, &ask, needs)?;
-    if let Some(wanted) = &needs.groups {
-        let mut found = Vec::with_capacity(groups.len());
-        for (group, state) in groups {
-            let by = dimensions.iter().cloned().zip(group_values(group)?).collect();
-            found.push(Group { by, usage: used(Some(state), answer.kind, &ask, &wanted.each)? });
+    let ask = Ask { from, to, percentile };
+    let mut all = Found::default();
+    let mut by_group = Vec::new();
+    for (group, found) in groups {
+        if let Some(state) = &found.state {
+            merge(&mut all.state, state)?;
         }
+        all.events.extend_from_slice(&found.events);
+        if let Some(wanted) = &needs.groups {
+            let by = dimensions.iter().cloned().zip(group_values(&group)?).collect();
+            by_group.push(Group { by, usage: used(found, kind, &ask, &wanted.each)? });
+        }
+    }
+    let mut usage = used(all, kind, &ask, needs)?;
+    if needs.groups.is_some() {
         // In one order, whatever the hash map's: an explanation reads the same each time.
-        found.sort_by(|a, b| a.by.cmp(&b.by));
-        usage.groups = Some(found);
+        by_group.sort_by(|a, b| a.by.cmp(&b.by));
+        usage.groups = Some(by_group);
     }
     Ok(usage)
 }
@@ -118,7 +139,8 @@ fn merge(merged: &mut Option<State>, state: &State) -> Outcome<()> {
     }
 }
 
-fn used(state: Option<State>, kind: Kind, ask: &Ask, needs: &Needs) -> Outcome<Usage> {
+fn used(found: Found, kind: Kind, ask: &Ask, needs: &Needs) -> Outcome<Usage> {
+    let Found { state, mut events } = found;
     let state = state.unwrap_or_else(|| State::empty(kind));
     let value = state.value(ask).map_err(|error| {
         Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "usage out of range").detail(error.to_string())
@@ -128,6 +150,9 @@ fn used(state: Option<State>, kind: Kind, ask: &Ask, needs: &Needs) -> Outcome<U
         let buckets = state.buckets().into_iter().map(|(_, value)| Usage::of(Amount::from(value)));
         usage.buckets = Some(buckets.collect());
     }
+    events.sort_unstable_by_key(|&(at, seq, _)| (at, seq));
+    usage.events = needs.events.then_some(events.len() as u64);
+    usage.values = needs.values.then(|| events.into_iter().map(|(.., value)| value).collect());
     Ok(usage)
 }
 
@@ -135,43 +160,30 @@ fn looks_at_events(needs: &Needs) -> bool {
     needs.events || needs.values || needs.groups.as_ref().is_some_and(|groups| looks_at_events(&groups.each))
 }
 
-/// The number and the values of the events, in order of time, read from the events themselves.
-fn events(tenant: &str, customer: &str, wanted: &Wanted<'_>, usage: &mut Usage) -> Outcome<()> {
+/// The usage of a cell from the events themselves, of which only those of `known` batches count.
+pub fn from_events(tenant: &str, customer: &str, wanted: &Wanted<'_>, known: raw::Known<'_>) -> Outcome<Usage> {
     let secret = meters::secret()?;
     let versions = meters::versions_of(tenant, wanted.meter_key)?;
-    let dimensions: Vec<Path> =
-        wanted.needs.dimensions().iter().map(|name| path(name)).collect::<Outcome<Vec<_>>>()?;
-    let mut found: Vec<(i64, i64, Amount, String)> = Vec::new();
+    let dimensions: Vec<String> = wanted.needs.dimensions().into_iter().collect();
+    let paths: Vec<Path> = dimensions.iter().map(|name| path(name)).collect::<Outcome<Vec<_>>>()?;
+    let keep = looks_at_events(&wanted.needs);
+    let mut groups: FxHashMap<String, Found> = FxHashMap::default();
     for meter in &versions {
         for &(from, to) in wanted.applies.as_slice() {
-            let scope = raw::Scope {
-                tenant,
-                customer: Some(customer),
-                event_name: &meter.event_name,
-                from,
-                to,
-                known: raw::Known::ALL,
-            };
-            raw::samples(&scope, std::slice::from_ref(meter), &secret, See::Statement, |_, _, tape, sample| {
+            let scope =
+                raw::Scope { tenant, customer: Some(customer), event_name: &meter.event_name, from, to, known };
+            raw::samples(&scope, std::slice::from_ref(meter), &secret, See::Statement, |_, meter, tape, sample| {
                 let mut group = String::new();
-                crate::core::meter::write_group(&dimensions, tape, &mut group);
-                found.push((sample.at, sample.seq, Amount::from(sample.value), group));
-                Ok(())
+                write_group(&paths, tape, &mut group);
+                let found = groups.entry(group).or_default();
+                if keep {
+                    found.events.push((sample.at, sample.seq, Amount::from(sample.value)));
+                }
+                let state = found.state.get_or_insert_with(|| State::empty(meter.kind));
+                state.add(sample).map_err(|error| Fail::corrupt(error.to_string()))
             })?;
         }
     }
-    found.sort_unstable_by_key(|&(at, seq, ..)| (at, seq));
-    let fill = |usage: &mut Usage, needs: &Needs, values: Vec<Amount>| {
-        usage.events = needs.events.then_some(values.len() as u64);
-        usage.values = needs.values.then_some(values);
-    };
-    if let (Some(groups), Some(wanted)) = (&mut usage.groups, &wanted.needs.groups) {
-        for group in groups.iter_mut() {
-            let of_group = |text: &str| group_values(text).is_ok_and(|values| group.by.values().eq(values.iter()));
-            let values = found.iter().filter(|event| of_group(&event.3)).map(|event| event.2).collect();
-            fill(&mut group.usage, &wanted.each, values);
-        }
-    }
-    fill(usage, &wanted.needs, found.into_iter().map(|event| event.2).collect());
-    Ok(())
+    let newest = versions.last().ok_or_else(|| Fail::corrupt(format!("meter \"{}\" does not exist", wanted.meter_key)))?;
+    complete(groups, newest.kind, newest.percentile, wanted.applies, &dimensions, &wanted.needs)
 }

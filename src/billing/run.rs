@@ -12,9 +12,11 @@ use crate::pg::spi::{self, See};
 use super::charges::Purpose;
 use super::invoice::{self, Bill, Computed, Known, Settings};
 use super::load::{Account, unreckonable};
+use super::reproduce::Replaced;
 
 /// Makes the invoice of a payer for what is due by `bill_at`, and with `finalize` fixes it and moves the subscriptions
-/// on; returns its id, or null when there is nothing to charge.
+/// on; returns its id, or null when there is nothing to charge. One that `replaces` a voided invoice has the same
+/// subscriptions and periods.
 #[pg_extern(sql = "")]
 fn make_invoice(
     payer: &str,
@@ -24,12 +26,25 @@ fn make_invoice(
     finalize: bool,
     issued_at: TimestampWithTimeZone,
     idempotency_key: Option<&str>,
+    replaces: Option<i64>,
 ) -> Option<i64> {
     let (bill_at, issued_at) = (unix_micros(bill_at.into_inner()), unix_micros(issued_at.into_inner()));
     let tenant = settings::tenant();
     let purpose = if progressive.is_some() { Purpose::Progressive } else { Purpose::Due };
-    let bill = Bill { tenant: &tenant, payer, currency, at: bill_at, purpose, subscription: progressive };
-    raise(make(&bill, finalize, issued_at, idempotency_key))
+    let make = || {
+        let replaces = replaces.map(|id| Replaced::read(&tenant, id)).transpose()?;
+        let bill = Bill {
+            tenant: &tenant,
+            payer,
+            currency,
+            at: bill_at,
+            purpose,
+            subscription: progressive,
+            replaces: replaces.as_ref(),
+        };
+        make(&bill, finalize, issued_at, idempotency_key)
+    };
+    raise(make())
 }
 
 fn make(bill: &Bill<'_>, finalize: bool, issued_at: i64, key: Option<&str>) -> Outcome<Option<i64>> {
@@ -39,18 +54,20 @@ fn make(bill: &Bill<'_>, finalize: bool, issued_at: i64, key: Option<&str>) -> O
         let (accounts, computed) = invoice::compute(bill, &settings)?;
         Ok((accounts, computed, Known::read()?))
     })?;
-    if bill.purpose == Purpose::Progressive && !reaches_threshold(&accounts, &computed)? {
+    if bill.purpose == Purpose::Progressive && bill.replaces.is_none() && !reaches_threshold(&accounts, &computed)? {
         return Ok(None);
     }
-    remove_draft(bill)?;
+    if bill.replaces.is_none() {
+        remove_draft(bill)?;
+    }
     let id = if computed.lines.is_empty() {
         None
     } else {
         let kind = if bill.purpose == Purpose::Progressive { "progressive" } else { "period" };
-        Some(computed.insert(bill, kind, &settings, Some(&known))?)
+        Some(computed.insert(bill, kind, &settings, Some(&known), bill.replaces.map(|replaced| replaced.id))?)
     };
     if finalize {
-        if bill.purpose == Purpose::Due {
+        if bill.purpose == Purpose::Due && bill.replaces.is_none() {
             for account in &accounts {
                 advance(bill, account, &settings)?;
             }

@@ -33,7 +33,7 @@ struct LineRow<'a> {
     period_end: Option<String>,
     applies: Option<String>,
     quantity: String,
-    usage: Option<Box<RawValue>>,
+    usage: Option<serde_json::Value>,
     model: Option<&'a RawValue>,
     proration: Option<&'a str>,
     timezone: Option<&'a str>,
@@ -135,7 +135,7 @@ impl Computed {
                 period_end: span.and_then(|(_, end)| time(end)),
                 applies: line.cell.map(|_| datum::multirange(line.applies.as_slice())),
                 quantity: line.usage.quantity.to_string(),
-                usage: None,
+                usage: line.meter_key.as_ref().map(|_| line.usage.to_json(&line.terms)),
                 model: model.map_err(|error| Fail::corrupt(format!("a stored price model: {error}")))?,
                 proration: line.proration.as_deref(),
                 timezone: line.timezone.as_deref(),
@@ -157,12 +157,19 @@ impl Computed {
     }
 
     /// Inserts the invoice and its parts as a draft; returns its id.
-    pub fn insert(&self, bill: &Bill<'_>, kind: &str, settings: &Settings, known: Option<&Known>) -> Outcome<i64> {
+    pub fn insert(
+        &self,
+        bill: &Bill<'_>,
+        kind: &str,
+        settings: &Settings,
+        known: Option<&Known>,
+        replaces: Option<i64>,
+    ) -> Outcome<i64> {
         let invoice = &self.invoice;
         let id = spi::one(
             "INSERT INTO meterflow.invoices (tenant_id, customer_id, currency, kind, bill_at, subtotal, discount, promotional, tax, total, credited, \
-                    amount_due, customer, seller, known_batch, known_missing) \
-             VALUES ($1, $2, $3, $4, $5, $6::numeric, $7::numeric, $8::numeric, $9::numeric, $10::numeric, $11::numeric, $12::numeric, $13::jsonb, $14::jsonb, $15, $16) RETURNING id",
+                    amount_due, customer, seller, known_batch, known_missing, replaces) \
+             VALUES ($1, $2, $3, $4, $5, $6::numeric, $7::numeric, $8::numeric, $9::numeric, $10::numeric, $11::numeric, $12::numeric, $13::jsonb, $14::jsonb, $15, $16, $17) RETURNING id",
             &[
                 bill.tenant.into(),
                 bill.payer.into(),
@@ -180,6 +187,7 @@ impl Computed {
                 settings.seller.as_str().into(),
                 known.map(|known| known.last).into(),
                 known.map(|known| known.missing.clone()).into(),
+                replaces.into(),
             ],
             See::Write,
             |row| row.int8(0),

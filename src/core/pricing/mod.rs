@@ -25,6 +25,7 @@ mod tiers;
 mod unit_price;
 mod units;
 mod usage;
+mod write_usage;
 
 pub use amount::{Amount, Money, Rounding};
 pub use explain::explain;
