@@ -1,5 +1,7 @@
 //! Prices and money, against arithmetic done digit by digit as on paper.
 
+mod laws;
+mod models;
 mod vectors;
 
 use proptest::prelude::*;
