@@ -157,12 +157,6 @@ fn no_usage_costs_nothing_unless_the_model_says_so() {
 }
 
 #[test]
-fn only_a_flat_price_can_do_without_a_meter() {
-    assert!(model(r#"{"model":"per_unit","unit_amount":"1"}"#).needs_meter());
-    assert!(!model(r#"{"model":"flat","amount":"1"}"#).needs_meter());
-}
-
-#[test]
 fn json_numbers_keep_all_their_digits() {
     let exact = priced(r#"{"model":"per_unit","unit_amount":0.123456789012345678901234}"#, "1");
     assert_eq!(exact.amount.to_string(), "0.123456789012345678901234");

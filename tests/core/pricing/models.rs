@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::{amount, model, priced};
 use crate::core::pricing::{
-    GroupNeeds, Model, Needs, PeriodUsage, PriceError, Proration, Step, Terms, Usage, explain, price, price_rest,
-    price_with,
+    EXAMPLES, GroupNeeds, Model, Needs, PeriodUsage, PriceError, Proration, Step, Terms, Usage, explain, price,
+    price_rest, price_with,
 };
 
 fn of_usage(json: &str, usage: &str) -> String {
@@ -101,6 +101,14 @@ fn definitions_are_refused_at_the_place_of_the_fault() {
     let nested = (0..20)
         .fold(r#"{"unit_amount":1}"#.to_string(), |price, _| format!(r#"{{"model":"bucketed","price":{price}}}"#));
     assert!(Model::parse(&nested).expect_err("too deep").path.ends_with("price.model"));
+}
+
+#[test]
+fn examples_are_models() {
+    for (name, example) in EXAMPLES {
+        assert_eq!(model(example).name(), name);
+        assert_eq!(model(example).needs_meter(), name != "flat");
+    }
 }
 
 #[test]
