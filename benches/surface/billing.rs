@@ -48,7 +48,9 @@ const BASELINE: &str = r#"
     END $$"#;
 
 pub fn measure(sizes: &[i32]) -> Result<()> {
-    println!("\nBilling run: five prices a subscription, {EVENTS} events a customer in the month, {BATCH} invoices a transaction");
+    println!(
+        "\nBilling run: five prices a subscription, {EVENTS} events a customer in the month, {BATCH} invoices a transaction"
+    );
     println!("{:>14} {:>14} {:>14} {:>10} {:>9}", "subscriptions", "ms an invoice", "plain SQL, ms", "ratio", "growth");
     let mut first: Option<f64> = None;
     for &size in sizes {
@@ -56,11 +58,7 @@ pub fn measure(sizes: &[i32]) -> Result<()> {
         let plain = plain_run(&mut client, size)?;
         let ours = run(&mut client)?;
         let growth = ours / *first.get_or_insert(ours);
-        println!(
-            "{:>14} {ours:>14.3} {plain:>14.3} {:>10.2} {growth:>9.2}",
-            grouped(f64::from(size)),
-            ours / plain
-        );
+        println!("{:>14} {ours:>14.3} {plain:>14.3} {:>10.2} {growth:>9.2}", grouped(f64::from(size)), ours / plain);
         drop(client);
         server::drop_database(crate::DATABASE)?;
     }
@@ -94,7 +92,8 @@ fn prepare(size: i32) -> Result<Client> {
         client.query_one(&fill, &[&low, &high, &EVENTS])?;
     }
     server::settle(&mut client)?;
-    client.batch_execute("CREATE INDEX ON plain_events (customer_id, at) INCLUDE (tokens, bytes, user_id); VACUUM ANALYZE")?;
+    client.batch_execute("CREATE INDEX ON plain_events (customer_id, at) INCLUDE (tokens, bytes, user_id)")?;
+    client.batch_execute("VACUUM ANALYZE")?;
     Ok(client)
 }
 
