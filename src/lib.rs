@@ -12,6 +12,7 @@ mod core;
 mod pg;
 
 mod aggregates; // the same states for analysts' own tables
+mod documents; // an invoice → HTML and PDF, by a program of its own
 mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
 mod meters; // what is measured, and raw events read back
 mod rating; // usage → money
@@ -31,7 +32,8 @@ extension_sql_file!("../sql/20_meters.sql", name = "meters", requires = ["rollup
 extension_sql_file!("../sql/40_usage.sql", name = "usage", requires = ["meters"]);
 extension_sql_file!("../sql/50_aggregates.sql", name = "aggregates", requires = ["usage"]);
 extension_sql_file!("../sql/60_billing.sql", name = "billing", requires = ["aggregates"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["billing"]);
+extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["billing"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["documents"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {

@@ -8,6 +8,8 @@ pub mod jsonb;
 pub mod keys;
 pub mod lock;
 pub mod partition;
+#[cfg(feature = "documents")]
+pub mod program;
 pub mod session;
 pub mod settings;
 pub mod spi;
