@@ -167,8 +167,8 @@ pub struct Totals {
     pub extra: Extra,
 }
 
-/// The longest invoice that is still one: a page holds some thirty lines.
-const MAX_LINES: usize = 20_000;
+/// The longest invoice that the renderer's memory is sure to hold: two hundred and fifty pages.
+const MAX_LINES: usize = 5_000;
 
 impl Document {
     pub fn parse(text: &str) -> Result<Document, Fault> {
