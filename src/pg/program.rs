@@ -93,6 +93,9 @@ pub fn run(name: &str, input: &[u8], time: Duration, max_output: usize) -> Outco
     let child = hold(None);
     std::mem::forget(reaped);
     let status = child.ok_or_else(|| broken("it is gone"))?.wait().map_err(|error| broken(&error.to_string()))?;
+    // The server signals our whole process group: what cancels the query can end the program first, which must not be
+    // taken for its own failure.
+    super::lock::check_for_interrupts();
     Ok(Run { status, output })
 }
 
