@@ -153,6 +153,7 @@ impl Amount {
     }
 
     /// So many percent of it.
+    #[inline]
     pub fn percent(&self, rate: &Amount) -> Result<Amount, QuantityError> {
         let hundredfold = self.checked_mul(rate)?;
         let hundredfold = if hundredfold.scale + 2 > MAX_SCALE { hundredfold.shortest() } else { hundredfold };
@@ -224,6 +225,7 @@ impl Amount {
     }
 
     /// Its coefficient and scale, for whoever writes it down. There may be zeros at the end.
+    #[inline]
     pub fn parts(&self) -> (I256, u32) {
         (self.coefficient, self.scale)
     }
@@ -245,6 +247,7 @@ impl std::ops::Neg for Amount {
 }
 
 impl PartialEq for Amount {
+    #[inline]
     fn eq(&self, other: &Amount) -> bool {
         self.cmp(other) == Ordering::Equal
     }
@@ -253,6 +256,7 @@ impl PartialEq for Amount {
 impl Eq for Amount {}
 
 impl PartialOrd for Amount {
+    #[inline]
     fn partial_cmp(&self, other: &Amount) -> Option<Ordering> {
         Some(self.cmp(other))
     }
