@@ -5,7 +5,7 @@
 //! A model that was read is kept (`models`), so a query over many rows reads it once.
 
 mod calendar;
-mod models;
+pub mod models;
 
 use pgrx::JsonB;
 use pgrx::prelude::*;
