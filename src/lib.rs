@@ -37,7 +37,8 @@ extension_sql_file!("../sql/60_catalogue.sql", name = "catalogue", requires = ["
 extension_sql_file!("../sql/62_subscriptions.sql", name = "subscriptions", requires = ["catalogue"]);
 extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscriptions"]);
 extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invoices"]);
-extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["billing"]);
+extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["billing"]);
+extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["payments"]);
 extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["wallets"]);
 
 #[pg_guard]

@@ -3,6 +3,7 @@
 //! ```text
 //! load.rs ─ charges.rs ─ invoice.rs ─ store.rs
 //!             └ quantities.rs (usage)    └ run.rs: who is due, drafts and finalizing
+//! notes.rs: what became of an invoice, credit notes
 //! ```
 //! One computation serves them all: `current_charges`, `wallet_balance` and `preview_invoice` show what an invoice would
 //! say. All verbs run with their caller's rights.
@@ -10,6 +11,7 @@
 mod charges;
 mod invoice;
 mod load;
+mod notes;
 mod quantities;
 mod reproduce;
 mod run;
