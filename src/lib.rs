@@ -38,7 +38,8 @@ extension_sql_file!("../sql/62_subscriptions.sql", name = "subscriptions", requi
 extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscriptions"]);
 extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invoices"]);
 extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["billing"]);
-extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["payments"]);
+extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
+extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_off"]);
 extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["wallets"]);
 
 #[pg_guard]
