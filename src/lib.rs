@@ -41,7 +41,8 @@ extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["bi
 extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
 extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_off"]);
 extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["wallets"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["explain"]);
+extension_sql_file!("../sql/74_invoice_document.sql", name = "invoice_document", requires = ["explain"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["invoice_document"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
