@@ -49,7 +49,7 @@ $$;
 COMMENT ON FUNCTION meterflow.document_period(timestamptz, timestamptz, text) IS 'Internal: a period by its first and last day, null when it is empty.';
 
 -- Steps are exact; money with more digits than the currency has is shown with all of them, so that steps add up.
-CREATE FUNCTION meterflow.document_steps(steps jsonb, currency text) RETURNS jsonb
+CREATE FUNCTION meterflow.document_steps(steps jsonb, model jsonb, currency text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -61,11 +61,13 @@ AS $$
                               || CASE WHEN (s->>'flat_amount')::numeric <> 0 THEN ', with a flat ' || meterflow.format_quantity((s->>'flat_amount')::numeric) ELSE '' END
                               || coalesce(', ' || (s->>'rate') || ' %', '')
              WHEN 'units' THEN CASE WHEN s ? 'package_size' THEN 'packages of ' || meterflow.format_quantity((s->>'package_size')::numeric) WHEN s ? 'rate' THEN (s->>'rate') || ' %' ELSE 'units' END
+             WHEN 'fixed' THEN 'fixed amount'
              WHEN 'unit conversion' THEN 'counted as ' || meterflow.format_quantity((s->>'to')::numeric)
-             WHEN 'transactions' THEN (s->>'rate') || ' % and fees of ' || (s->>'paid_events')
+             WHEN 'transactions' THEN (s->>'rate') || ' %' || CASE WHEN (s->>'fixed_amount')::numeric <> 0 THEN ', and fees for ' || (s->>'paid_events') || ' events' ELSE '' END
              WHEN 'percentage discount' THEN 'discount of ' || (s->>'percentage') || ' %'
              WHEN 'commitment' THEN 'commitment of ' || meterflow.format_quantity((s->>'commitment')::numeric)
-             WHEN 'cell' THEN coalesce((SELECT string_agg(g.key || ' ' || coalesce(g.value, '-'), ', ' ORDER BY g.key) FROM jsonb_each_text(s->'group') AS g), 'cell ' || (s->>'cell'))
+             WHEN 'cell' THEN coalesce((SELECT string_agg(g.key || ' ' || coalesce(g.value, '-'), ', ' ORDER BY g.key)
+                                           FROM jsonb_each_text(coalesce(s->'group', CASE WHEN s->>'cell' <> 'default' THEN model->'cells'->((s->>'cell')::integer - 1)->'match' END)) AS g), 'all others')
              WHEN 'bucket' THEN 'bucket ' || (s->>'bucket')
              ELSE s->>'step' END,
            'quantity', meterflow.format_quantity(coalesce(s->>'packages', s->>'quantity')::numeric),
@@ -74,7 +76,7 @@ AS $$
                           ELSE meterflow.format_quantity((s->>'amount')::numeric) END)) ORDER BY n), '[]')
     FROM jsonb_array_elements(steps) WITH ORDINALITY AS e (s, n)
 $$;
-COMMENT ON FUNCTION meterflow.document_steps(jsonb, text) IS 'Internal: steps of explain_price() as the details of a line.';
+COMMENT ON FUNCTION meterflow.document_steps(jsonb, jsonb, text) IS 'Internal: steps of explain_price() as the details of a line.';
 
 CREATE FUNCTION meterflow.document_line(line meterflow.invoice_lines, currency text, of_invoice jsonb, on_line boolean) RETURNS jsonb
 LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -100,7 +102,7 @@ BEGIN
     unit_amount := steps->0->>'unit_amount';
   ELSIF jsonb_array_length(steps) > 1 OR steps->0->>'step' IN ('units', 'tier', 'transactions') OR NOT whole THEN
     -- A peak that is priced hour by hour would fill pages: explain_invoice() has them all.
-    details := meterflow.document_steps(CASE WHEN jsonb_array_length(steps) <= 40 THEN steps ELSE '[]' END, currency);
+    details := meterflow.document_steps(CASE WHEN jsonb_array_length(steps) <= 40 THEN steps ELSE '[]' END, line.model, currency);
     IF NOT whole AND computed ? 'unrounded' THEN
       details := details || jsonb_build_array(jsonb_build_object('description', 'share of the period', 'amount', meterflow.format_amount(line.due_amount, currency)));
     END IF;
