@@ -2,8 +2,10 @@
 //!
 //!     tests/cluster run bench15 -- tests/cargo bench --bench surface
 //!
-//! Settings: MF_BENCH_QUICK=1 for a run of a minute or two. Names of parts as arguments (ingest, reads) run those only.
+//! Settings: MF_BENCH_QUICK=1 for a run of a minute or two. Names of parts as arguments (ingest, reads, billing) run those only.
 
+#[path = "surface/billing.rs"]
+mod billing;
 #[path = "surface/doors.rs"]
 mod doors;
 #[path = "surface/machine.rs"]
@@ -58,6 +60,9 @@ fn main() -> Result<()> {
             reads::Plan { sizes: vec![1_000_000, 10_000_000], calls: 3_000 }
         };
         reads::measure(&plan)?;
+    }
+    if wanted("billing") {
+        billing::measure(if quick { &[500, 2_000] } else { &[1_000, 10_000, 100_000] })?;
     }
     Ok(())
 }

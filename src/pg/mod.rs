@@ -9,6 +9,8 @@ pub mod keys;
 pub mod lock;
 pub mod numeric;
 pub mod partition;
+#[cfg(feature = "documents")]
+pub mod program;
 pub mod session;
 pub mod settings;
 pub mod spi;

@@ -30,6 +30,7 @@ const SHORT_SCALE_MAX: u32 = 63;
 ///
 /// # Safety
 /// The datum must be a varlena that lives as long as the function call that it is an argument of.
+#[inline]
 unsafe fn payload<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let stored: *mut pg_sys::varlena = datum.cast_mut_ptr();
     // SAFETY: as promised by the caller; detoasting returns the same or a copy in the context of the call.
@@ -129,23 +130,25 @@ macro_rules! argument {
 
 argument!(NumericIn is "numeric", JsonbIn is "jsonb");
 
-/// A numeric to return: an amount as it is, or money with all its decimals.
+/// A numeric to return: an amount with the decimals that it needs, or money with all of its currency.
 pub struct NumericOut {
     coefficient: I256,
     scale: u32,
+    /// Decimals to show, if not those that are needed.
+    shown: Option<u32>,
 }
 
 impl From<&Amount> for NumericOut {
     fn from(amount: &Amount) -> NumericOut {
         let (coefficient, scale) = amount.parts();
-        NumericOut { coefficient, scale }
+        NumericOut { coefficient, scale, shown: None }
     }
 }
 
 impl From<Money> for NumericOut {
     fn from(money: Money) -> NumericOut {
         let (coefficient, scale) = money.parts();
-        NumericOut { coefficient, scale }
+        NumericOut { coefficient, scale, shown: Some(scale) }
     }
 }
 
@@ -154,9 +157,9 @@ impl_sql_translatable!(NumericOut, "numeric");
 // SAFETY: what is returned is a numeric, in memory of the caller's context.
 unsafe impl BoxRet for NumericOut {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
-        let mut digits = Digits::default();
-        digits.fill(self.coefficient.unsigned_abs(), self.scale);
-        let (header, length) = digits.header(self.coefficient.is_negative(), self.scale);
+        let digits = Digits::of(self.coefficient.unsigned_abs(), self.scale);
+        let shown = self.shown.unwrap_or_else(|| digits.decimals());
+        let (header, length) = digits.header(self.coefficient.is_negative(), shown);
         let header = header.get(..length).unwrap_or_default();
         let body = digits.used();
         let size = 4 + header.len() * 2 + body.len() * 2;
@@ -193,7 +196,7 @@ fn read(bytes: &[u8]) -> Result<Amount, QuantityError> {
     Amount::from_base_10000(negative, digits, weight)
 }
 
-/// Digits in base 10,000, filled from the end.
+/// Digits in base 10,000, without zeros at either end.
 struct Digits {
     words: [u16; Digits::MOST],
     first: usize,
@@ -201,60 +204,75 @@ struct Digits {
     weight: i32,
 }
 
-impl Default for Digits {
-    fn default() -> Digits {
-        Digits { words: [0; Digits::MOST], first: Digits::MOST, last: Digits::MOST, weight: 0 }
-    }
-}
-
 impl Digits {
     /// 77 digits make 20 words, and one more where the point cuts one in two; 76 decimals of a small number as many.
     const MOST: usize = 24;
 
-    /// `magnitude` · 10^-`scale`, with a scale of at most 76.
-    fn fill(&mut self, magnitude: U256, scale: u32) {
-        let after = scale.div_ceil(4) as i32; // words after the point
-        let mut written = 0;
-        let mut push = |word: u16| {
-            written += 1;
-            if let Some(place) = Digits::MOST.checked_sub(written).and_then(|at| self.words.get_mut(at)) {
-                *place = word;
-            }
-        };
+    /// Those of `magnitude` · 10^-`scale`, with a scale of at most 76.
+    fn of(magnitude: U256, scale: u32) -> Digits {
+        let mut digits = Digits { words: [0; Digits::MOST], first: Digits::MOST, last: Digits::MOST, weight: 0 };
         // The last word is cut by the end of the decimals: its digits are followed by zeros.
         let cut = scale % 4;
-        let mut rest = magnitude;
+        let (rest, remainder) = if cut > 0 { div_small(magnitude, 10_u64.pow(cut)) } else { (magnitude, 0) };
         if cut > 0 {
-            let unit = 10_u64.pow(cut);
-            let (quotient, remainder) = div_small(rest, unit);
-            push((remainder * 10_u64.pow(4 - cut)) as u16);
-            rest = quotient;
+            digits.push((remainder * 10_u64.pow(4 - cut)) as u16);
         }
-        while rest != U256::ZERO {
-            // Four words at a time; the last few without the zeros before them.
-            let (quotient, mut four) = div_small(rest, 10_000_000_000_000_000);
-            let full = quotient != U256::ZERO;
-            let mut count = 0;
-            while if full { count < 4 } else { four > 0 } {
-                push((four % 10_000) as u16);
+        digits.push_all(rest);
+        // Words before the point are what is not after it, and there may be fewer of all than decimals.
+        digits.weight = (Digits::MOST - digits.first) as i32 - scale.div_ceil(4) as i32 - 1;
+        while digits.first < digits.last && digits.at(digits.first) == 0 {
+            digits.first += 1;
+            digits.weight -= 1;
+        }
+        while digits.first < digits.last && digits.at(digits.last - 1) == 0 {
+            digits.last -= 1;
+        }
+        if digits.first == digits.last {
+            digits.weight = 0;
+        }
+        digits
+    }
+
+    fn push_all(&mut self, mut rest: U256) {
+        const FOUR_WORDS: u64 = 10_000_000_000_000_000;
+        let mut narrow = loop {
+            if let Ok(narrow) = u64::try_from(rest) {
+                break narrow;
+            }
+            let (quotient, mut four) = div_small(rest, FOUR_WORDS);
+            for _ in 0..4 {
+                self.push((four % 10_000) as u16);
                 four /= 10_000;
-                count += 1;
             }
             rest = quotient;
+        };
+        while narrow > 0 {
+            self.push((narrow % 10_000) as u16);
+            narrow /= 10_000;
         }
-        let used = self.words.get(Digits::MOST - written..).unwrap_or_default();
-        let leading = used.iter().take_while(|word| **word == 0).count();
-        let trailing = used.iter().rev().take_while(|word| **word == 0).count();
-        self.weight = written as i32 - after - 1 - leading as i32;
-        if leading == written {
-            (self.first, self.last, self.weight) = (Digits::MOST, Digits::MOST, 0);
-        } else {
-            (self.first, self.last) = (Digits::MOST - written + leading, Digits::MOST - trailing);
+    }
+
+    fn push(&mut self, word: u16) {
+        self.first -= 1;
+        if let Some(place) = self.words.get_mut(self.first) {
+            *place = word;
         }
+    }
+
+    fn at(&self, place: usize) -> u16 {
+        self.words.get(place).copied().unwrap_or_default()
     }
 
     fn used(&self) -> &[u16] {
         self.words.get(self.first..self.last).unwrap_or_default()
+    }
+
+    /// How many decimals they have.
+    fn decimals(&self) -> u32 {
+        let Some(last) = self.used().last() else { return 0 };
+        let words = (self.last - self.first) as i32 - 1 - self.weight;
+        let zeros = [1000, 100, 10].iter().take_while(|unit| last % (10_000 / *unit) == 0).count();
+        (words * 4 - zeros as i32).max(0).cast_unsigned()
     }
 
     fn header(&self, negative: bool, scale: u32) -> ([u16; 2], usize) {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::core::currency::{self, CurrencyError};
 use crate::core::decimal::QuantityError;
 use crate::core::pricing::{
-    self, Amount, GroupNeeds, Model, ModelError, Needs, PeriodUsage, PriceError, Priced, Proration, Recorder,
+    self, Amount, EXAMPLES, GroupNeeds, Model, ModelError, Needs, PeriodUsage, PriceError, Priced, Proration, Recorder,
     RoundError, Silent, Step, Terms, Usage,
 };
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
@@ -179,9 +179,13 @@ fn unpriceable(error: PriceError, usage: &Usage) -> Fail {
 }
 
 fn unreadable(error: ModelError, model: &str, state: SqlState) -> Fail {
-    unsound(error, model, state).hint(
-        "For instance {\"model\":\"per_unit\",\"unit_amount\":\"0.10\"} or {\"model\":\"flat\",\"amount\":\"20\"}.",
-    )
+    let named = serde_json::from_str::<Value>(model).ok();
+    let named = named.as_ref().and_then(|model| model["model"].as_str());
+    let hint = match EXAMPLES.iter().find(|(name, _)| Some(*name) == named) {
+        Some((_, example)) => format!("For instance {example}."),
+        None => format!("The models are {}.", EXAMPLES.map(|(name, _)| name).join(", ")),
+    };
+    unsound(error, model, state).hint(hint)
 }
 
 fn unsound(error: ModelError, json: &str, state: SqlState) -> Fail {

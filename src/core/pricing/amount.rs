@@ -9,7 +9,7 @@ use std::fmt;
 
 use ethnum::I256;
 
-use crate::core::decimal::{Quantity, QuantityError, SCALE, fits_i128, pow10, product};
+use crate::core::decimal::{Quantity, QuantityError, SCALE, fits_i128, narrow, pow10, product};
 
 /// The largest power of ten that 255 bits hold, and so the most decimals that can still be rounded away.
 const MAX_SCALE: u32 = 76;
@@ -131,19 +131,25 @@ impl Amount {
         Ok(Amount { coefficient: hundredfold.coefficient, scale: hundredfold.scale + 2 })
     }
 
-    /// The quotient, rounded to `digits` decimals.
+    /// The quotient, rounded to `digits` decimals. Nobody divides by less than zero.
     pub fn div_round(&self, divisor: &Amount, digits: u32, rounding: Rounding) -> Result<Amount, QuantityError> {
-        let (above, below) = (self.shortest(), divisor.shortest());
-        let zeros = (digits + below.scale).abs_diff(above.scale);
-        if zeros > MAX_SCALE {
-            return Err(QuantityError::TooPrecise);
-        }
-        let (mut numerator, mut denominator) = (above.coefficient, below.coefficient);
-        let widened = if digits + below.scale >= above.scale { &mut numerator } else { &mut denominator };
-        *widened = product(*widened, pow10(zeros)).ok_or(QuantityError::TooLarge)?;
-        if denominator == I256::ZERO {
+        if !divisor.is_positive() {
             return Err(QuantityError::DivisionByZero);
         }
+        // The quotient of two coefficients at one scale, with `digits` more decimals above.
+        let fraction = |above: &Amount, below: &Amount| {
+            let zeros = (digits + below.scale).abs_diff(above.scale);
+            if zeros > MAX_SCALE {
+                return None;
+            }
+            let (mut numerator, mut denominator) = (above.coefficient, below.coefficient);
+            let widened = if digits + below.scale >= above.scale { &mut numerator } else { &mut denominator };
+            *widened = product(*widened, pow10(zeros)).filter(has_negative)?;
+            Some((numerator, denominator))
+        };
+        let (numerator, denominator) = fraction(self, divisor)
+            .or_else(|| fraction(&self.shortest(), &divisor.shortest()))
+            .ok_or(QuantityError::TooLarge)?;
         Ok(Amount { coefficient: quotient(numerator, denominator, rounding), scale: digits })
     }
 
@@ -219,10 +225,9 @@ impl Amount {
         Amount { coefficient, scale }
     }
 
-    /// Its coefficient and scale, for whoever writes it down. Zeros at the end are left off.
+    /// Its coefficient and scale, for whoever writes it down. There may be zeros at the end.
     pub fn parts(&self) -> (I256, u32) {
-        let shortest = self.shortest();
-        (shortest.coefficient, shortest.scale)
+        (self.coefficient, self.scale)
     }
 }
 
@@ -281,34 +286,34 @@ fn aligned(a: &Amount, b: &Amount) -> Option<(I256, I256, u32)> {
     }
 }
 
-/// The divisor is not zero, and nobody divides `I256::MIN`.
+/// By a positive divisor.
 fn quotient(numerator: I256, denominator: I256, rounding: Rounding) -> I256 {
     let (quotient, remainder) = div_rem(numerator, denominator);
     let away = match rounding {
         Rounding::Down => false,
         Rounding::Up => remainder != I256::ZERO,
         Rounding::HalfUp => {
-            let (remainder, whole) = (remainder.wrapping_abs(), denominator.wrapping_abs());
-            remainder >= whole.wrapping_sub(remainder)
+            let remainder = remainder.wrapping_abs();
+            remainder >= denominator.wrapping_sub(remainder)
         }
     };
-    match (away, numerator.is_negative() != denominator.is_negative()) {
+    match (away, numerator.is_negative()) {
         (false, _) => quotient,
         (true, false) => quotient.wrapping_add(I256::ONE),
         (true, true) => quotient.wrapping_sub(I256::ONE),
     }
 }
 
-/// Division of 256 bits costs several times one of 128, which costs several times one of 64.
+/// By a positive divisor. Division of 256 bits costs several times one of 128, which costs several times one of 64.
 fn div_rem(a: I256, b: I256) -> (I256, I256) {
-    if !fits_i128(a) || !fits_i128(b) {
-        return (a.wrapping_div(b), a.wrapping_rem(b));
+    if let (Some(a), Some(b)) = (narrow(a), narrow(b)) {
+        return (I256::from(a.wrapping_div(b)), I256::from(a.wrapping_rem(b)));
     }
-    let (a, b) = (a.as_i128(), b.as_i128());
-    match (i64::try_from(a), i64::try_from(b)) {
-        (Ok(a), Ok(b)) => (I256::from(a.wrapping_div(b)), I256::from(a.wrapping_rem(b))),
-        _ => (I256::new(a.wrapping_div(b)), I256::new(a.wrapping_rem(b))),
+    if fits_i128(a) && fits_i128(b) {
+        let (a, b) = (a.as_i128(), b.as_i128());
+        return (I256::new(a.wrapping_div(b)), I256::new(a.wrapping_rem(b)));
     }
+    (a.wrapping_div(b), a.wrapping_rem(b))
 }
 
 impl From<Quantity> for Amount {
@@ -326,7 +331,7 @@ impl From<u64> for Amount {
 /// Plain decimal notation without trailing zeros.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (coefficient, scale) = self.parts();
+        let Amount { coefficient, scale } = self.shortest();
         write_decimal(f, coefficient, scale)
     }
 }

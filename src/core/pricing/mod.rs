@@ -29,7 +29,7 @@ mod write_usage;
 
 pub use amount::{Amount, Money, Rounding};
 pub use explain::explain;
-pub use model::{Model, Proration, price_with};
+pub use model::{EXAMPLES, Model, Proration, price_with};
 pub use read::ModelError;
 pub use read_usage::PeriodUsage;
 pub use step::{PartOf, Recorder, Silent, Step};

@@ -20,6 +20,32 @@ use super::{Amount, ModelError, PriceError, Priced, Recorder, Silent, Step};
 /// Prices within prices: more than anyone means, and few enough for the stack.
 const MAX_DEPTH: usize = 8;
 
+/// A definition of each model that shows what it is made of.
+pub const EXAMPLES: [(&str, &str); 10] = [
+    ("flat", r#"{"model":"flat","amount":"20"}"#),
+    ("per_unit", r#"{"model":"per_unit","unit_amount":"0.10"}"#),
+    (
+        "graduated",
+        r#"{"model":"graduated","tiers":[{"up_to":"100","unit_amount":"0.10","flat_amount":"5"},{"up_to":null,"unit_amount":"0.05"}]}"#,
+    ),
+    (
+        "volume",
+        r#"{"model":"volume","tiers":[{"up_to":"100","unit_amount":"0.10"},{"up_to":null,"unit_amount":"0.05"}]}"#,
+    ),
+    ("package", r#"{"model":"package","amount":"5","package_size":"100"}"#),
+    ("percentage", r#"{"model":"percentage","rate":"2.9","fixed_amount":"0.30","free_events":10}"#),
+    (
+        "graduated_percentage",
+        r#"{"model":"graduated_percentage","tiers":[{"up_to":"1000","rate":"2"},{"up_to":null,"rate":"1"}]}"#,
+    ),
+    ("dynamic", r#"{"model":"dynamic","multiplier":"1.2"}"#),
+    (
+        "matrix",
+        r#"{"model":"matrix","cells":[{"match":{"region":"eu"},"unit_amount":"0.12"}],"default":{"unit_amount":"0.10"}}"#,
+    ),
+    ("bucketed", r#"{"model":"bucketed","price":{"model":"per_unit","unit_amount":"0.10"}}"#),
+];
+
 /// A price model. [`Model::parse`] reads it once; pricing doesn't look at JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {

@@ -1,5 +1,7 @@
 //! Prices and money, against arithmetic done digit by digit as on paper.
 
+mod laws;
+mod models;
 mod vectors;
 
 use proptest::prelude::*;
@@ -152,12 +154,6 @@ fn no_usage_costs_nothing_unless_the_model_says_so() {
     assert_eq!(priced(r#"{"model":"flat","amount":"5"}"#, "0").amount, Amount::ZERO);
     assert_eq!(priced(r#"{"model":"flat","amount":"5","flat_at_zero":true}"#, "0").amount, amount("5"));
     assert_eq!(priced(r#"{"model":"flat","amount":"5"}"#, "0.001").amount, amount("5"));
-}
-
-#[test]
-fn only_a_flat_price_can_do_without_a_meter() {
-    assert!(model(r#"{"model":"per_unit","unit_amount":"1"}"#).needs_meter());
-    assert!(!model(r#"{"model":"flat","amount":"1"}"#).needs_meter());
 }
 
 #[test]

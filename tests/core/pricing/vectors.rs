@@ -23,7 +23,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::core::currency;
-use crate::core::pricing::{Amount, Model, PeriodUsage, Step, UnitPrice, price_rest, price_with};
+use crate::core::pricing::{Amount, Before, Model, PeriodUsage, Silent, Step, UnitPrice, price_rest, price_with};
 
 #[test]
 fn peers() {
@@ -124,9 +124,10 @@ impl Case<'_> {
             let ours = digits.map_or("no such currency".to_string(), |digits| format!("decimals: {digits}"));
             return (facts(&theirs), ours);
         }
-        let model = match self.translated().and_then(|json| {
-            Model::parse(&json.to_string()).map_err(|error| format!("refused: {}", error.message))
-        }) {
+        let model = match self
+            .translated()
+            .and_then(|json| Model::parse(&json.to_string()).map_err(|error| format!("refused: {}", error.message)))
+        {
             Ok(model) => model,
             Err(refused) => return (facts(&known(&theirs)), refused),
         };
@@ -142,10 +143,21 @@ impl Case<'_> {
             (Some(code), true) => priced.in_currency(code).expect("money").to_string(),
             _ => priced.amount.to_string(),
         };
+        let remaining = self.0["expected"]["already_billed"].as_str().map(|billed| {
+            let billed = Before::Billed(parsed(billed));
+            let rest = price_rest(&model, &period.usage, &period.terms, billed, &mut Silent);
+            json!(rest.expect("a price").amount.to_string())
+        });
         let theirs = known(&theirs);
         let ours: Map<String, Value> = theirs
             .keys()
-            .map(|name| (name.clone(), if name == "amount" { json!(amount) } else { fact(name, &steps) }))
+            .map(|name| match name.as_str() {
+                "amount" => json!(amount),
+                "remaining" => remaining.clone().unwrap_or_default(),
+                name => fact(name, &steps),
+            })
+            .zip(theirs.keys())
+            .map(|(fact, name)| (name.clone(), fact))
             .collect();
         (facts(&theirs), facts(&ours))
     }
@@ -170,7 +182,9 @@ impl Case<'_> {
         }
         let name = match self.model() {
             "unit_conversion" => {
-                return Ok(json!({ "model": "per_unit", "unit_amount": 1, "unit_conversion": conversion(&model.into()) }));
+                return Ok(
+                    json!({ "model": "per_unit", "unit_amount": 1, "unit_conversion": conversion(&model.into()) }),
+                );
             }
             "usage_discount" => "per_unit",
             "rounding" => {
@@ -197,9 +211,8 @@ impl Case<'_> {
             return Ok(json!({ "model": "matrix", "dimensions": group_by, "per_group": true, "default": model }));
         }
         if let Some(filters) = model.remove("filters") {
-            let cell = |filter: &Value| {
-                json!({ "match": { "cloud": filter["cloud"] }, "unit_amount": filter["unit_amount"] })
-            };
+            let cell =
+                |filter: &Value| json!({ "match": { "cloud": filter["cloud"] }, "unit_amount": filter["unit_amount"] });
             let cells: Vec<Value> = filters.as_array().into_iter().flatten().map(cell).collect();
             return Ok(json!({ "model": "matrix", "cells": cells, "default": model }));
         }
@@ -219,7 +232,9 @@ impl Case<'_> {
         };
         match self.param("units") {
             None => blocks(&self.0["params"]),
-            Some(units) => by_unit(units.as_object().expect("units").iter().map(|(unit, of)| (unit, blocks(of))), "sum"),
+            Some(units) => {
+                by_unit(units.as_object().expect("units").iter().map(|(unit, of)| (unit, blocks(of))), "sum")
+            }
         }
     }
 
@@ -268,7 +283,8 @@ impl Case<'_> {
             None => window(&self.0["params"]),
             Some(buckets) => {
                 let cell = |bucket: &Value| {
-                    let hour = |name: &str| bucket[name].as_str().and_then(|hour| hour.parse::<u32>().ok()).expect(name);
+                    let hour =
+                        |name: &str| bucket[name].as_str().and_then(|hour| hour.parse::<u32>().ok()).expect(name);
                     let mut cell = window(bucket);
                     cell["match"] = json!({ "hour": (hour("start_hour")..hour("end_hour")).collect::<Vec<_>>() });
                     cell
@@ -298,7 +314,10 @@ impl Case<'_> {
         if self.field("line_mode").is_some_and(|mode| mode == "mid_split") {
             terms.insert("closing".to_string(), json!(false));
         }
-        let billed = self.field("previous_billed_amount").or(self.0["expected"].get("already_billed"));
+        // Where Kill Bill tells what remains, its amount is the whole.
+        let whole = self.0["expected"].get("remaining").is_some();
+        let before = self.0["expected"].get("already_billed").filter(|_| !whole);
+        let billed = self.field("previous_billed_amount").or(before);
         if let Some(billed) = billed {
             terms.insert("billed".to_string(), billed.clone());
         }
@@ -312,7 +331,8 @@ impl Case<'_> {
         if self.peer("getlago") && self.model() == "dynamic" {
             let cents = |of: &Value| of["precise_total_amount_cents"].as_str().map(parsed);
             let events = self.list("events").iter().map(cents);
-            let carried = events.chain([self.param("precise_total_amount_cents").map(|cents| parsed(cents.as_str().expect("cents")))]);
+            let carried = events
+                .chain([self.param("precise_total_amount_cents").map(|cents| parsed(cents.as_str().expect("cents")))]);
             let sum = carried.flatten().fold(Amount::ZERO, |sum, cents| sum.checked_add(&cents).expect("cents"));
             usage.insert("quantity".to_string(), json!(sum.to_string()));
         }
@@ -393,9 +413,21 @@ fn conversion(theirs: &Value) -> Value {
 
 /// What of the expected there is a word for in our steps.
 fn known(expected: &Map<String, Value>) -> Map<String, Value> {
-    const KNOWN: [&str; 13] = [
-        "amount", "billed_quantity", "billable_quantity", "commitment_line", "free_events", "free_units", "packages",
-        "paid_events", "per_window", "percent_part", "fixed_part", "per_tier", "selected_tier_index",
+    const KNOWN: [&str; 14] = [
+        "amount",
+        "remaining",
+        "billed_quantity",
+        "billable_quantity",
+        "commitment_line",
+        "free_events",
+        "free_units",
+        "packages",
+        "paid_events",
+        "per_window",
+        "percent_part",
+        "fixed_part",
+        "per_tier",
+        "selected_tier_index",
     ];
     expected.iter().filter(|(name, _)| KNOWN.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
 }

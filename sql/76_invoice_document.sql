@@ -1,24 +1,6 @@
 -- Invoices and credit notes as documents: all that is printed, as text that is printed as it is. What a document holds is
 -- said by render_html(). Nothing is computed here but sums that are shown.
 
--- How money and quantities are written, in the one place that decides it. No setting of the session changes it: an
--- invoice that is drawn again must be the same.
-CREATE FUNCTION meterflow.format_quantity(quantity numeric) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN CASE WHEN quantity < 0 THEN '-' ELSE '' END
-       || to_char(trunc(abs(quantity)), 'FM999,999,999,999,999,999,999,999,999,999,999,999,999,990')
-       || coalesce(substring(trim_scale(abs(quantity))::text FROM '\.[0-9]+$'), '');
-COMMENT ON FUNCTION meterflow.format_quantity(numeric) IS
-  'A quantity or unit price as invoices show it, with every digit that it has: 1,234,567.5 or 0.000018.';
-
-CREATE FUNCTION meterflow.format_amount(amount numeric, currency text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN CASE WHEN round(amount, meterflow.currency_digits(currency)) < 0 THEN '-' ELSE '' END
-       || to_char(trunc(abs(round(amount, meterflow.currency_digits(currency)))), 'FM999,999,999,999,999,999,999,999,999,999,999,999,999,990')
-       || coalesce(substring(round(amount, meterflow.currency_digits(currency))::text FROM '\.[0-9]+$'), '');
-COMMENT ON FUNCTION meterflow.format_amount(numeric, text) IS
-  'Money as invoices show it, with the decimals of its currency: 1,234.50 for EUR, 1,235 for JPY, 1,234.500 for KWD. Without the currency, which stands beside it.';
-
 CREATE FUNCTION meterflow.document_lines(value jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -239,3 +221,19 @@ BEGIN
       'total', meterflow.format_amount(n.total, n.currency), 'paid', meterflow.format_amount(-n.total, n.currency), 'due', meterflow.format_amount(0, n.currency))));
 END $$;
 COMMENT ON FUNCTION meterflow.credit_note_document(bigint) IS 'A credit note as it is printed, for render_html() and render_pdf(): amounts are what the customer gets back.';
+
+CREATE FUNCTION meterflow.credit_note_html(credit_note_id bigint, template_name text DEFAULT 'invoice') RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN meterflow.render_html(meterflow.credit_note_document(credit_note_id), meterflow.document_template('html', template_name));
+END $$;
+COMMENT ON FUNCTION meterflow.credit_note_html(bigint, text) IS 'A credit note as HTML, by the tenant''s template or the built-in one. See render_html().';
+
+CREATE FUNCTION meterflow.credit_note_pdf(credit_note_id bigint, template_name text DEFAULT 'invoice') RETURNS bytea
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN meterflow.render_pdf(meterflow.credit_note_document(credit_note_id), meterflow.document_template('pdf', template_name));
+END $$;
+COMMENT ON FUNCTION meterflow.credit_note_pdf(bigint, text) IS 'A credit note as PDF, by the tenant''s template or the built-in one. See render_pdf().';
