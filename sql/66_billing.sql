@@ -162,7 +162,7 @@ BEGIN
     INSERT INTO meterflow.billing_settings (tenant_id) VALUES (tenant) ON CONFLICT DO NOTHING;
   END LOOP;
   UPDATE meterflow.invoices AS i
-     SET number = meterflow.format_number(numbering.format, numbering.seq, at), issued_at = at, due_at = at + net_terms,
+     SET number = meterflow.format_number(numbering.format, numbering.seq, at), sequence = numbering.seq, issued_at = at, due_at = at + net_terms,
          status = CASE WHEN i.amount_due = 0 THEN 'paid' ELSE 'finalized' END, paid_at = CASE WHEN i.amount_due = 0 THEN at END,
          idempotency_key = issue_invoice.idempotency_key
    WHERE i.tenant_id = tenant AND i.id = invoice_id;
