@@ -8,6 +8,7 @@ pub mod jsonb;
 pub mod keys;
 pub mod lock;
 pub mod partition;
+pub mod scan;
 pub mod session;
 pub mod settings;
 pub mod spi;

@@ -10,6 +10,7 @@
 //! Proof: tests/isolation/specs/fold_read.spec; tests/client oracle; property tests of `core::cover`.
 
 mod source;
+mod stored;
 mod verify;
 
 use pgrx::prelude::*;
