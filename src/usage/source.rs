@@ -10,7 +10,7 @@ use crate::core::decimal::Quantity;
 use crate::core::filter::Filter;
 use crate::core::meter::{self, Meter};
 use crate::core::properties::Path;
-use crate::core::state::{Kind, State, StateError};
+use crate::core::state::{Kind, StateError, Tally};
 use crate::meters::{self, raw};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::spi::{self, See};
@@ -33,7 +33,7 @@ pub struct Question<'a> {
 pub struct Answer {
     pub kind: Kind,
     pub percentile: Quantity,
-    pub states: FxHashMap<(usize, Option<String>, String), State>,
+    pub states: FxHashMap<(usize, Option<String>, String), Tally>,
 }
 
 /// A version of one of the meters, and how its part of the answer is read.
@@ -280,16 +280,8 @@ impl Reader<'_> {
         let Some(grouping) = &version.grouping else { return Ok(()) };
         let answer = &mut answers[version.place];
         let Some(group) = self.regroup(&version.meter, grouping, group)? else { return Ok(()) };
-        let state = State::decode(state).map_err(unreadable)?;
-        match answer.states.entry((self.window(bucket), self.row_customer(customer), group)) {
-            std::collections::hash_map::Entry::Occupied(mut merged) => {
-                merged.get_mut().merge(&state).map_err(unreadable)
-            }
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(state);
-                Ok(())
-            }
-        }
+        let place = (self.window(bucket), self.row_customer(customer), group);
+        answer.states.entry(place).or_insert_with(|| Tally::empty(version.meter.kind)).merge(state).map_err(unreadable)
     }
 
     fn raw(&self, version: &Version, from: i64, to: i64, answers: &mut [Answer]) -> Outcome<()> {
@@ -315,7 +307,7 @@ impl Reader<'_> {
                 let mut group = String::new();
                 meter::write_group(self.question.group_by, tape, &mut group);
                 let key = (self.window(sample.at), self.row_customer(customer), group);
-                answer.states.entry(key).or_insert_with(|| State::empty(meter.kind)).add(sample).map_err(unreadable)
+                answer.states.entry(key).or_insert_with(|| Tally::empty(meter.kind)).add(sample).map_err(unreadable)
             },
         )
     }
