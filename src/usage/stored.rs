@@ -49,10 +49,9 @@ impl Base {
         Reader::open(&FOLD_STATE)?.rows(&[(0, Is::Equal, Value::Bool(true))], |row| {
             let stored = Stored {
                 closed_day: row.time(4)?,
-                closed_month: row.time(5)?,
-                hour_floor: row.time(6)?,
-                day_floor: row.time(7)?,
-                raw_floor: row.time(8)?,
+                hour_floor: row.time(5)?,
+                day_floor: row.time(6)?,
+                raw_floor: row.time(7)?,
             };
             base = Some(Base { folded_batch: row.int8(1)?, stored, catalogue });
             Ok(())
