@@ -86,7 +86,7 @@ fn wanted(database: &str) -> bool {
 /// False when the library isn't preloaded, and so nobody listens.
 #[pg_extern(sql = "")]
 fn wake_worker() -> bool {
-    pg::worker::ring_at_commit()
+    pg::bell::ring_at_commit()
 }
 
 /// Keeps this database's worker from starting jobs until the session ends; waits for the job that runs.
