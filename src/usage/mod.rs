@@ -1,7 +1,7 @@
 //! Usage: rollups, deltas not folded yet, and raw events at the edges, in one snapshot.
 //!
 //! # Exactness
-//! All queries of one call run under the snapshot of the calling statement (`See::Statement`). In it, a rollup holds
+//! All that one call reads it reads in the snapshot of the calling statement (`pg/scan.rs`, `See::Statement`). In it, a rollup holds
 //! the batches up to `folded_batch` and the deltas after it the rest (`rollup/fold.rs`); raw events and corrections
 //! are as of the same instant. Windows are tiled without gap or overlap (`core/cover.rs`), so every event visible to
 //! the statement counts once. Under READ COMMITTED that includes all that has committed before the statement began,
