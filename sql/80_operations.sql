@@ -15,7 +15,8 @@ COMMENT ON TABLE meterflow.job_status IS 'How each background job is doing. A jo
 COMMENT ON COLUMN meterflow.job_status.failures IS 'Failures in a row: 0 once the job works again; last_error stays to be read.';
 COMMENT ON COLUMN meterflow.job_status.next_run IS 'When the worker runs it next; null when maintain() ran it last.';
 
--- The one list of jobs: maintain() and the worker run these, in this order. Each call returns how much it did, null
+-- The one list of jobs: maintain() and the worker run these, in this order: what locks events for the rest of the
+-- transaction comes after what waits for writers, who may be waiting for that lock to make a partition. Each call returns how much it did, null
 -- when another session is at it; a full batch (for fold: 1, true) means there is more to do at once.
 CREATE FUNCTION meterflow.jobs(OUT "position" integer, OUT job text, OUT call text, OUT full_batch bigint, OUT every interval)
 RETURNS SETOF record LANGUAGE sql STABLE PARALLEL SAFE ROWS 5
@@ -24,12 +25,12 @@ AS $$
   SELECT j.*
     FROM (SELECT coalesce(current_setting('meterflow.fold_interval', true), '1s')::interval) AS fold (every),
          LATERAL (VALUES
-           (1, 'prepare_partitions', 'SELECT meterflow.prepare_partitions()::bigint', NULL::bigint, interval '1 minute'),
-           (2, 'drain_inbox', 'SELECT meterflow.drain_inbox(10000)', 10000, fold.every),
-           (3, 'fold', 'SELECT meterflow.fold(5000)::integer::bigint', 1, fold.every),
-           (4, 'rotate_dedup', 'SELECT meterflow.rotate_dedup()::integer::bigint', NULL, interval '1 minute'),
+           (1, 'drain_inbox', 'SELECT meterflow.drain_inbox(10000)', 10000::bigint, fold.every),
+           (2, 'fold', 'SELECT meterflow.fold(5000)::integer::bigint', 1, fold.every),
+           (3, 'rotate_dedup', 'SELECT meterflow.rotate_dedup()::integer::bigint', NULL, interval '1 minute'),
+           (4, 'bill_automatically', 'SELECT meterflow.bill_automatically()', 100, interval '1 minute'),
            (5, 'apply_retention', 'SELECT meterflow.apply_retention()::bigint', NULL, interval '5 minutes'),
-           (6, 'bill_automatically', 'SELECT meterflow.bill_automatically()', 100, interval '1 minute')
+           (6, 'prepare_partitions', 'SELECT meterflow.prepare_partitions()::bigint', NULL, interval '1 minute')
          ) j (pos, job, call, full_batch, every)
    ORDER BY j.pos
 $$;
