@@ -39,7 +39,9 @@ impl Timeline {
         first == position
             || (first < position
                 && (first..position).any(|between| {
-                    self.follows(between, position) && same(&items[between], &items[position]) && self.goes_on(first, between, key)
+                    self.follows(between, position)
+                        && same(&items[between], &items[position])
+                        && self.goes_on(first, between, key)
                 }))
     }
 
@@ -62,7 +64,16 @@ pub fn subscription(timezone: &str, items: Vec<Item>) -> Subscription {
 }
 
 pub fn item(id: i64, plan: usize, starts_at: i64, ends_at: i64) -> Item {
-    Item { id, plan, add_on: false, starts_at, ends_at, anchor: FIRST, phases_from: starts_at, quantities: BTreeMap::new() }
+    Item {
+        id,
+        plan,
+        add_on: false,
+        starts_at,
+        ends_at,
+        anchor: FIRST,
+        phases_from: starts_at,
+        quantities: BTreeMap::new(),
+    }
 }
 
 pub fn plan(key: &str, interval: Interval, prices: Vec<Price>) -> Plan {
@@ -75,14 +86,19 @@ pub fn priced(key: &str, charge: Charge) -> Price {
 
 /// Some to the hour, so that changes coincide; some to the microsecond.
 fn time() -> impl Strategy<Value = i64> {
-    prop_oneof![(0_i64..500).prop_map(|day| FIRST + day * DAY), (0_i64..500 * 24).prop_map(|hour| FIRST + hour * DAY / 24), 0..500 * DAY]
-        .prop_map(|at| if at < FIRST { FIRST + at } else { at })
+    prop_oneof![
+        (0_i64..500).prop_map(|day| FIRST + day * DAY),
+        (0_i64..500 * 24).prop_map(|hour| FIRST + hour * DAY / 24),
+        0..500 * DAY
+    ]
+    .prop_map(|at| if at < FIRST { FIRST + at } else { at })
 }
 
 fn prices() -> impl Strategy<Value = Vec<Price>> {
     let key = prop_oneof![Just("a"), Just("b"), Just("c"), Just("d")];
     let rank = prop_oneof![3 => Just(Rank::Plan), 1 => Just(Rank::Group), 1 => Just(Rank::Override)];
-    let phase = prop_oneof![4 => Just(None), 1 => Just(Some("trial")), 1 => Just(Some("ramp")), 1 => Just(Some("full"))];
+    let phase =
+        prop_oneof![4 => Just(None), 1 => Just(Some("trial")), 1 => Just(Some("ramp")), 1 => Just(Some("full"))];
     let charge = prop_oneof![Just(Charge::Usage), Just(Charge::Arrears), Just(Charge::Advance), Just(Charge::Once)];
     let valid = prop_oneof![
         4 => Just((i64::MIN, NEVER)),
@@ -103,7 +119,11 @@ fn prices() -> impl Strategy<Value = Vec<Price>> {
 }
 
 fn phases() -> impl Strategy<Value = Vec<Phase>> {
-    let length = (0..3_i32, 0..20_i32, prop_oneof![Just(0_i64), 1..DAY]).prop_map(|(months, days, micros)| Length { months, days, micros: micros.max(1) });
+    let length = (0..3_i32, 0..20_i32, prop_oneof![Just(0_i64), 1..DAY]).prop_map(|(months, days, micros)| Length {
+        months,
+        days,
+        micros: micros.max(1),
+    });
     let lengths = (length.clone(), length, any::<bool>(), any::<bool>());
     prop_oneof![
         Just(Vec::new()),
@@ -171,7 +191,16 @@ fn chain(plans: &[Plan], times: &[i64], steps: &[Step], add_on: bool, anchor: i6
             ),
         };
         let ends_at = times.get(number + 1).copied().filter(|_| number + 1 < steps.len()).unwrap_or(ends_at);
-        items.push(Item { id: 0, plan, add_on, starts_at: at, ends_at, anchor, phases_from, quantities: quantities(step) });
+        items.push(Item {
+            id: 0,
+            plan,
+            add_on,
+            starts_at: at,
+            ends_at,
+            anchor,
+            phases_from,
+            quantities: quantities(step),
+        });
     }
     items
 }
@@ -191,7 +220,8 @@ pub fn timeline() -> impl Strategy<Value = Timeline> {
         Just("Asia/Kolkata"),
     ];
     let base = (prop::collection::vec(time(), 1..6).prop_map(sorted), prop::collection::vec(step(), 6));
-    let add_on = (prop::collection::vec(time(), 2..4).prop_map(sorted), prop::collection::vec(step(), 3), any::<bool>());
+    let add_on =
+        (prop::collection::vec(time(), 2..4).prop_map(sorted), prop::collection::vec(step(), 3), any::<bool>());
     let pauses = prop::collection::vec((time(), prop_oneof![4 => 1..40 * DAY, 1 => Just(NEVER / 2)]), 0..3);
     let ends = prop_oneof![2 => Just(NEVER), 1 => time()];
     (zone, plans(), base, prop::collection::vec(add_on, 0..3), pauses, ends, any::<bool>()).prop_map(
@@ -204,7 +234,14 @@ pub fn timeline() -> impl Strategy<Value = Timeline> {
                 let last = times[times.len() - 1];
                 let anchor = items[0].anchor;
                 let count = times.len() - 1;
-                items.extend(chain(&plans, &times[..count], &steps[..count], true, anchor, if removed { last } else { NEVER }));
+                items.extend(chain(
+                    &plans,
+                    &times[..count],
+                    &steps[..count],
+                    true,
+                    anchor,
+                    if removed { last } else { NEVER },
+                ));
             }
             items.sort_by_key(|item| item.starts_at);
             for (number, item) in items.iter_mut().enumerate() {
