@@ -239,7 +239,7 @@ BEGIN
                   WHERE a.tenant_id = tenant AND a.source = 'invoice' AND a.source_id = void_invoice.invoice_id)
       THEN 'Later invoices have used the credit it gave.'
     WHEN EXISTS (SELECT FROM meterflow.invoice_lines AS l JOIN meterflow.invoice_lines AS o ON o.tenant_id = l.tenant_id AND o.subscription_id = l.subscription_id
-                    AND o.item_id IS NOT DISTINCT FROM l.item_id AND o.price_id = l.price_id AND o.cycle_start = l.cycle_start AND o.invoice_id > l.invoice_id
+                    AND o.item_id IS NOT DISTINCT FROM l.item_id AND o.price_id = l.price_id AND (o.cycle_start, o.cycle_end) = (l.cycle_start, l.cycle_end) AND o.invoice_id > l.invoice_id
                    JOIN meterflow.invoices AS i ON i.tenant_id = o.tenant_id AND i.id = o.invoice_id AND i.status IN ('finalized', 'paid')
                   WHERE l.tenant_id = tenant AND l.invoice_id = void_invoice.invoice_id)
       THEN 'A later invoice adjusts it: void that one first, or give a credit note.'
@@ -356,7 +356,8 @@ BEGIN
     final := due.moment + grace <= bill_due.at;
     BEGIN
       invoice_id := meterflow.make_invoice(due.payer, due.currency, due.moment, NULL, final, bill_due.at, NULL, NULL);
-      outcome := CASE WHEN invoice_id IS NULL THEN 'nothing to charge' WHEN final THEN 'finalized' ELSE 'draft' END;
+      -- A draft of nothing is a draft all the same: it is done with when its grace is over, and no progress before.
+      outcome := CASE WHEN NOT final THEN 'draft' WHEN invoice_id IS NULL THEN 'nothing to charge' ELSE 'finalized' END;
       DELETE FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = due.payer AND f.currency = due.currency;
     EXCEPTION WHEN OTHERS THEN
       -- One customer's fault is not another's: it is written down and the run goes on.

@@ -97,25 +97,38 @@ pub struct CellKey {
     /// Of a fee.
     pub item_id: Option<i64>,
     pub price_id: i64,
-    /// Start of the whole period.
+    /// The whole period: a week and a month may begin alike.
     pub cycle_start: i64,
+    pub cycle_end: i64,
+}
+
+impl CellKey {
+    fn of(account: &Account, cell: &Cell) -> CellKey {
+        CellKey {
+            subscription_id: account.timeline.id,
+            item_id: cell.item.map(|item| account.timeline.items[item].id),
+            price_id: account.plans[cell.plan].prices[cell.price].id,
+            cycle_start: cell.period.period.start,
+            cycle_end: cell.period.period.end,
+        }
+    }
 }
 
 /// The lines of one subscription, in order of period, then as prices are listed.
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
     let from = looked_at_from(account, at, adjust_for);
     let mut billed = billed(tenant, account, from)?;
-    let to = billed.values().map(|billed| billed.line.cycle_end).fold(at.saturating_add(1), i64::max);
-    let mut cells = account.timeline.cells(&account.plans, from, to).map_err(unreckonable)?;
-    let existing: BTreeSet<CellKey> = cells.iter().map(|cell| key_of(account, cell)).collect();
-    cells.retain(|cell| {
-        let charge = account.plans[cell.plan].prices[cell.price].charge;
-        match purpose {
-            Purpose::Open => cell.period.start <= at,
-            Purpose::Due => cell.due_at(charge) <= at,
-            Purpose::Progressive => charge == Charge::Usage && (cell.period.start..cell.period.end).contains(&at),
-        }
-    });
+    // As far ahead as anything is billed: an invoice that takes the place of an old one comes before others.
+    let ahead = billed.keys().map(|cell| cell.cycle_end).fold(at.saturating_add(1), i64::max);
+    let (cells, others): (Vec<Cell>, Vec<Cell>) =
+        account.timeline.cells(&account.plans, from, ahead).map_err(unreckonable)?.into_iter().partition(|cell| {
+            let charge = account.plans[cell.plan].prices[cell.price].charge;
+            match purpose {
+                Purpose::Open => cell.period.start <= at,
+                Purpose::Due => cell.due_at(charge) <= at,
+                Purpose::Progressive => charge == Charge::Usage && cell.period.start <= at && cell.period.end > at,
+            }
+        });
     let mut lines = Vec::new();
     for (cell, usage) in with_usage(tenant, account, cells)? {
         let line = line(account, &cell, usage, purpose, &lines)?;
@@ -127,9 +140,12 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
             line.adjusts = Some(billed.first_invoice);
         }
     }
+    // What exists and was not asked for stays as it was billed.
+    for cell in &others {
+        billed.remove(&CellKey::of(account, cell));
+    }
     if purpose != Purpose::Progressive {
         // Charged once, and by what is known now not at all: after a change of the past.
-        billed.retain(|key, _| !existing.contains(key));
         lines.extend(billed.into_values().map(|billed| Line {
             due: Priced::default(),
             before: billed.priced,
@@ -142,15 +158,6 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
         None => line.due.minor != 0 || !line.usage.quantity.is_zero() || !line.due.unrounded.is_zero(),
     });
     Ok(lines)
-}
-
-fn key_of(account: &Account, cell: &Cell) -> CellKey {
-    CellKey {
-        subscription_id: account.timeline.id,
-        item_id: cell.item.map(|item| account.timeline.items[item].id),
-        price_id: account.plans[cell.plan].prices[cell.price].id,
-        cycle_start: cell.period.period.start,
-    }
 }
 
 /// Periods that end after this are looked at: those that nobody has billed, those in which something may still change,
@@ -183,7 +190,7 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
                 (Some(_), _) => Charge::Usage,
                 _ => Charge::Advance,
             };
-            let cell = CellKey { subscription_id: account.timeline.id, item_id, price_id, cycle_start: cycle.0 };
+            let cell = CellKey { subscription_id: account.timeline.id, item_id, price_id, cycle_start: cycle.0, cycle_end: cycle.1 };
             let known = billed.entry(cell).or_insert(Billed {
                 priced: Priced::default(),
                 first_invoice: invoice,
@@ -270,7 +277,7 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
     };
     Ok(Line {
         customer: account.timeline.customer.clone(),
-        cell: Some(key_of(account, cell)),
+        cell: Some(CellKey::of(account, cell)),
         price_key: Some(price.key.clone()),
         plan_key: Some(plan.key.clone()),
         meter_key: terms.meter_key.clone(),
