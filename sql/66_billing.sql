@@ -88,18 +88,20 @@ RETURNS TABLE (price_id bigint, price_key text, meter_key text, quantity numeric
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT r.id, r.key, r.meter_key, q.quantity, meterflow.price(r.model, q.quantity), meterflow.price(r.model, q.quantity, p.currency), p.currency
+  SELECT r.id, r.key, r.meter_key, (q.usage->>'quantity')::numeric, meterflow.price_usage(r.model, q.usage), meterflow.price_usage(r.model, q.usage, p.currency), p.currency
     FROM (SELECT l.* FROM meterflow.plans AS l
            WHERE l.tenant_id = meterflow.current_tenant() AND l.key = preview_plan.plan_key AND (preview_plan.plan_version IS NULL OR l.version = preview_plan.plan_version)
            ORDER BY l.version DESC LIMIT 1) AS p
     JOIN meterflow.prices AS r ON (r.tenant_id, r.plan_key, r.plan_version) = (p.tenant_id, p.key, p.version)
      AND r.subscription_id IS NULL AND r.price_group IS NULL AND r.phase IS NULL AND preview_plan.at >= r.valid_from AND preview_plan.at < r.valid_to,
-         LATERAL (SELECT CASE WHEN r.meter_key IS NULL THEN coalesce((preview_plan.quantities->>r.key)::numeric, 1)
-                              ELSE coalesce((preview_plan.usage->>r.meter_key)::numeric, 0) END AS quantity) AS q
+         LATERAL (SELECT CASE WHEN r.meter_key IS NULL THEN jsonb_build_object('quantity', coalesce(preview_plan.quantities->r.key, '1'))
+                              WHEN jsonb_typeof(preview_plan.usage->r.meter_key) = 'object' THEN preview_plan.usage->r.meter_key
+                              WHEN preview_plan.usage ? r.meter_key THEN jsonb_build_object('quantity', preview_plan.usage->r.meter_key)
+                              ELSE '{"quantity":0,"events":0,"values":[],"groups":[],"buckets":[]}' END AS usage) AS q
    ORDER BY r.id;
 END;
 COMMENT ON FUNCTION meterflow.preview_plan(text, jsonb, jsonb, integer, timestamptz) IS
-  'What a whole period of a plan costs for given usage by meter, {"tokens": 120000}, and quantities by price, {"seat": 5}.';
+  'What a whole period of a plan costs for given usage by meter, {"tokens": 120000} or as price_usage() takes it, {"tokens": {"groups": [...]}}, and quantities by price, {"seat": 5}.';
 
 CREATE FUNCTION meterflow.open_credits(payer text, in_currency text)
 RETURNS TABLE (burn_order bigint, source text, id bigint, left_over numeric)
