@@ -244,7 +244,7 @@ DECLARE
   first record;
 BEGIN
   IF subscription_id IS NULL OR coalesce(idempotency_key, '') = '' THEN
-    RAISE EXCEPTION '% needs a subscription_id and an idempotency_key', change USING ERRCODE = '22004',
+    RAISE EXCEPTION 'the change "%" needs a subscription_id and an idempotency_key', change USING ERRCODE = '22004',
       HINT = 'The idempotency_key names this change: a retry with the same key changes nothing more.';
   END IF;
   PERFORM FROM meterflow.subscriptions AS s WHERE s.tenant_id = tenant AND s.id = begin_change.subscription_id FOR NO KEY UPDATE;
@@ -359,10 +359,12 @@ BEGIN
     RAISE EXCEPTION 'unknown time to bill %', coalesce(quote_literal(bill), 'null') USING ERRCODE = '22023',
       HINT = 'It is ''next'', with the next invoice, or ''now'', when bill_due() next runs.';
   END IF;
-  -- What ends has to be billed when it does, and a subscription that had been billed to its end may go on.
+  -- What ends has to be billed when it does, and a subscription that had been billed to its end may go on. A change to
+  -- periods of another kind begins one there and then; any other waits for the end of its period, if not asked not to.
   UPDATE meterflow.subscriptions AS s
-     SET next_bill_at = CASE WHEN bill = 'now' THEN least(coalesce(s.next_bill_at, 'infinity'), greatest(end_change.effective_at, now()))
-                             ELSE least(coalesce(s.next_bill_at, 'infinity'), s.ends_at, nullif(greatest(end_change.effective_at, now()), now())) END
+     SET next_bill_at = least(coalesce(s.next_bill_at, 'infinity'), s.ends_at,
+                              CASE WHEN bill = 'now' OR (meterflow.current_period(s.id, end_change.effective_at)).period_start = end_change.effective_at
+                                   THEN greatest(end_change.effective_at, now()) END)
    WHERE s.tenant_id = meterflow.current_tenant() AND s.id = end_change.subscription_id;
   INSERT INTO meterflow.subscription_changes AS c (subscription_id, change, effective_at, details, reason, idempotency_key)
   VALUES (end_change.subscription_id, end_change.change, end_change.effective_at, end_change.details, end_change.reason, end_change.idempotency_key)
@@ -377,7 +379,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'plan', asked, idempotency_key);
   moment timestamptz;
   old meterflow.subscription_items;
@@ -405,7 +407,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  asked CONSTANT jsonb := jsonb_build_object('price', price_key, 'quantity', trim_scale(quantity), 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('price', price_key, 'quantity', trim_scale(quantity), 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'quantity', asked, idempotency_key);
   moment timestamptz;
   old meterflow.subscription_items;
@@ -441,7 +443,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'quantities', quantities, 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'quantities', quantities, 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'add-on', asked, idempotency_key);
   moment timestamptz;
   base record;
@@ -477,7 +479,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'remove add-on', asked, idempotency_key);
   moment timestamptz;
   removed bigint;
@@ -541,7 +543,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at, 'until', until);
+  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at AT TIME ZONE 'UTC', 'until', until AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'pause', asked, idempotency_key);
   moment timestamptz;
   s meterflow.subscriptions;
@@ -572,7 +574,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('at', at);
+  asked CONSTANT jsonb := jsonb_build_object('at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'resume', asked, idempotency_key);
   moment timestamptz;
 BEGIN
@@ -598,7 +600,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'cancel', asked, idempotency_key);
   moment timestamptz;
   s meterflow.subscriptions;

@@ -26,10 +26,11 @@ DECLARE
 BEGIN
   WHILE goes_on LOOP
     goes_on := false;
-    FOR due IN SELECT d.*, i.number, concat_ws(' ', i.amount_due, i.currency) AS money
-                 FROM meterflow.bill_due(until) AS d LEFT JOIN meterflow.invoices AS i ON i.tenant_id = meterflow.current_tenant() AND i.id = d.invoice_id LOOP
+    FOR due IN SELECT * FROM meterflow.bill_due(until) LOOP
       IF due.outcome <> 'nothing to charge' THEN
-        customer_id := due.customer_id; bill_at := due.bill_at; outcome := due.outcome; number := due.number; amount_due := due.money;
+        customer_id := due.customer_id; bill_at := due.bill_at; outcome := due.outcome;
+        SELECT i.number, concat_ws(' ', i.amount_due, i.currency) INTO number, amount_due
+          FROM meterflow.invoices AS i WHERE i.tenant_id = meterflow.current_tenant() AND i.id = due.invoice_id;
         RETURN NEXT;
       END IF;
       goes_on := goes_on OR due.outcome IN ('finalized', 'nothing to charge');
