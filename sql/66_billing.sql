@@ -151,7 +151,8 @@ BEGIN
   SELECT i.* INTO STRICT invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
   INSERT INTO meterflow.wallet_transactions (tenant_id, wallet_id, kind, amount, invoice_id, idempotency_key, body_hash)
   SELECT tenant, c.source_id, 'invoice', -c.amount, issue_invoice.invoice_id, format('invoice:%s:%s', issue_invoice.invoice_id, c.source_id), ''
-    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = issue_invoice.invoice_id AND c.source = 'wallet';
+    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = issue_invoice.invoice_id AND c.source = 'wallet'
+   ORDER BY c.ordinal;
   IF account_credit IS NOT NULL THEN
     INSERT INTO meterflow.account_credits (tenant_id, customer_id, currency, amount, source, source_id)
     VALUES (tenant, invoice.customer_id, invoice.currency, account_credit, 'invoice', invoice_id);
@@ -178,17 +179,23 @@ AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
   draft meterflow.invoices;
+  final meterflow.invoices;
   done bigint;
 BEGIN
   IF invoice_id IS NULL OR coalesce(idempotency_key, '') = '' THEN
     RAISE EXCEPTION 'finalize_invoice needs an invoice_id and an idempotency_key' USING ERRCODE = '22004', HINT = 'The key makes a retry return the first result.';
   END IF;
-  SELECT i.* INTO draft FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.idempotency_key = finalize_invoice.idempotency_key;
-  IF FOUND THEN
-    RETURN draft.id;
-  END IF;
   SELECT i.* INTO draft FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
-  IF NOT FOUND THEN
+  SELECT i.* INTO final FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.idempotency_key = finalize_invoice.idempotency_key;
+  IF FOUND THEN
+    -- The draft itself is gone: what is there under its id is the final one, or something else.
+    IF draft.id <> final.id THEN
+      RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
+        DETAIL = format('Invoice %s has this key.', coalesce(final.number, final.id::text)), HINT = 'Give another invoice a key of its own.';
+    END IF;
+    RETURN final.id;
+  END IF;
+  IF draft.id IS NULL THEN
     RAISE EXCEPTION 'there is no invoice %', invoice_id USING ERRCODE = '23503',
       DETAIL = format('Tenant "%s" has none with this id; a draft gets another id each time it is computed.', tenant), HINT = 'SELECT id, customer_id, status FROM meterflow.invoices lists them.';
   END IF;
