@@ -5,10 +5,16 @@ PG ?= 15
 PG_CONFIG ?= $(shell tests/setup/pg-config $(PG))
 VERSION = $(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 
+# Invoices as HTML and PDF, by a program beside the library that takes as long to build as all the rest: `make install
+# DOCUMENTS=no` goes without, and the functions say so.
+DOCUMENTS ?= yes
+with_documents = $(filter yes,$(DOCUMENTS))
+
 # One build directory for each PostgreSQL, so that changing between them rebuilds nothing. The first variable stands
 # in for `cargo pgrx init`, which nothing here needs.
 build_env = PGRX_PG_CONFIG_PATH=$(PG_CONFIG) CARGO_TARGET_DIR=target/pg$(VERSION)
 built = target/package/pg$(VERSION)
+documents_env = CARGO_TARGET_DIR=target/documents
 again = $(if $(filter-out file,$(origin PG)), PG=$(PG))
 on_cluster = tests/cluster run --pg $(PG_CONFIG)
 
@@ -16,7 +22,11 @@ on_cluster = tests/cluster run --pg $(PG_CONFIG)
 
 build: setup
 	@rm -rf $(built)
-	$(build_env) cargo pgrx package --pg-config $(PG_CONFIG) --no-default-features --features pg$(VERSION) --out-dir $(built)
+	$(build_env) cargo pgrx package --pg-config $(PG_CONFIG) --no-default-features --features "pg$(VERSION) $(if $(with_documents),documents)" --out-dir $(built)
+ifneq ($(with_documents),)
+	$(documents_env) cargo build --package meterflow_documents --profile documents
+	@install -m 755 target/documents/documents/meterflow_documents $(built)$(shell $(PG_CONFIG) --pkglibdir)/
+endif
 	@chmod -R a+rX $(built)
 
 setup:

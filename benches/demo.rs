@@ -38,10 +38,18 @@ const SETUP: &str = r#"
       FROM generate_series(0, 59) n;
     INSERT INTO meterflow.plans (key, name, currency) VALUES ('pay_as_you_go', 'Pay as you go', 'USD');
     INSERT INTO meterflow.prices (plan_key, meter_key, model) VALUES
-        ('pay_as_you_go', 'tokens', '{"model": "per_unit", "unit_amount": "0.000012"}'),
+        ('pay_as_you_go', 'tokens', '{"model": "graduated", "tiers": [{"up_to": "1000000", "unit_amount": "0.000014"},
+                                      {"up_to": "10000000", "unit_amount": "0.000012"}, {"up_to": null, "unit_amount": "0.000010"}]}'),
         ('pay_as_you_go', 'requests', '{"model": "per_unit", "unit_amount": "0.0005"}');
+    INSERT INTO meterflow.prices (plan_key, key, name, model, advance) VALUES
+        ('pay_as_you_go', 'base', 'Platform fee', '{"model": "flat", "amount": "49"}', true);
+    UPDATE meterflow.prices SET name = CASE key WHEN 'tokens' THEN 'Tokens' WHEN 'requests' THEN 'Requests' ELSE name END;
+    INSERT INTO meterflow.taxes (key, name, rate, is_default) VALUES ('sales', 'Sales tax', 8.25, true);
+    INSERT INTO meterflow.coupons (code, name, kind, value, periods) VALUES ('WELCOME', 'Welcome', 'percentage', 10, 1);
+    INSERT INTO meterflow.billing_settings (invoice_format, seller) VALUES
+        ('DEMO-{year}-{seq:5}', '{"name": "Lumen Gateway, Inc.", "address": ["1 Market Street", "San Francisco, CA 94105"], "email": "billing@lumen.example"}');
     INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at)
-    SELECT id, 'pay_as_you_go', date_trunc('day', now(), 'UTC') - interval '29 days' FROM meterflow.customers"#;
+    SELECT id, 'pay_as_you_go', date_trunc('month', now() - interval '1 month', 'UTC') FROM meterflow.customers"#;
 
 fn main() -> Result<()> {
     let began = Instant::now();
@@ -60,6 +68,7 @@ fn main() -> Result<()> {
     spenders(&mut client)?;
     wallets(&mut client, workload)?;
     verify(&mut client)?;
+    invoices(&mut client)?;
 
     title("Look around");
     println!(
@@ -70,6 +79,7 @@ fn main() -> Result<()> {
         "    SELECT * FROM meterflow.usage('tokens', now() - interval '1 day', now(), 'cust_0000', 'hour', '{{model}}');"
     );
     println!("    SELECT * FROM meterflow.wallet_balance('cust_0000');");
+    println!("    SELECT kind, description, quantity, amount, total FROM meterflow.preview_invoice(1);");
     println!("    TABLE meterflow.events LIMIT 10;");
     println!("    SELECT * FROM meterflow.status();");
     Ok(())
@@ -294,6 +304,88 @@ fn verify(client: &mut Client) -> Result<()> {
     );
     if problems > 0 {
         return Err("verify() found differences: SELECT * FROM meterflow.verify()".into());
+    }
+    Ok(())
+}
+
+/// Bills what is due, and shows the largest invoice, why it says what it says, and on paper.
+fn invoices(client: &mut Client) -> Result<()> {
+    title("Invoices");
+    let top: String = client
+        .query_one("SELECT customer_id FROM meterflow.events GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1", &[])?
+        .get(0);
+    client.execute("SELECT meterflow.redeem_coupon($1, 'WELCOME', 'demo: a coupon for ' || $1)", &[&top])?;
+    let (mut finalized, began) = (0, Instant::now());
+    loop {
+        let row = client.query_one(
+            "SELECT count(*), count(*) FILTER (WHERE outcome = 'finalized'), min(outcome) FILTER (WHERE outcome LIKE 'error%') FROM meterflow.bill_due()",
+            &[],
+        )?;
+        if let Some(error) = row.get::<_, Option<String>>(2) {
+            return Err(format!("bill_due(): {error}").into());
+        }
+        finalized += row.get::<_, i64>(1);
+        if row.get::<_, i64>(0) == 0 {
+            break;
+        }
+    }
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    println!("  {finalized} invoices finalized in {took:.0} ms; billing again makes none");
+
+    let invoice = client.query_one(
+        "SELECT i.id, i.number, c.name, i.subtotal::text, i.discount::text, i.tax::text, i.total::text, i.credited::text, i.amount_due::text, i.currency
+           FROM meterflow.invoices i JOIN meterflow.customers c ON c.tenant_id = i.tenant_id AND c.id = i.customer_id
+          WHERE i.customer_id = $1 ORDER BY i.id DESC LIMIT 1",
+        &[&top],
+    )?;
+    let id: i64 = invoice.get(0);
+    println!("\n  {} for {}", invoice.get::<_, &str>(1), invoice.get::<_, &str>(2));
+    let lines = client.query(
+        "SELECT description, to_char(period_start AT TIME ZONE 'UTC', 'DD Mon') || ' - ' || to_char(period_end AT TIME ZONE 'UTC', 'DD Mon'),
+                quantity::float8, amount::text FROM meterflow.invoice_lines WHERE tenant_id = 'default' AND invoice_id = $1 ORDER BY line",
+        &[&id],
+    )?;
+    for line in &lines {
+        println!(
+            "    {:14} {:18} {:>14} {:>12}",
+            line.get::<_, &str>(0),
+            line.get::<_, &str>(1),
+            grouped(line.get(2)),
+            line.get::<_, &str>(3)
+        );
+    }
+    for (place, name) in
+        [(3, "subtotal"), (4, "discount"), (5, "tax"), (6, "total"), (7, "from wallets"), (8, "amount due")]
+    {
+        println!("    {:48} {:>12}", name, invoice.get::<_, &str>(place));
+    }
+
+    println!("\n  Why the tokens cost that, tier by tier");
+    let tiers = client.query(
+        "SELECT s->>'tier', (s->>'quantity')::float8, coalesce(s->>'unit_amount', ''), s->>'amount'
+           FROM meterflow.invoice_lines l, jsonb_array_elements(meterflow.explain_price_usage(l.model, l.usage, 'USD')->'steps') s
+          WHERE l.tenant_id = 'default' AND l.invoice_id = $1 AND l.meter_key = 'tokens'",
+        &[&id],
+    )?;
+    for tier in &tiers {
+        println!(
+            "    tier {} {:>14} at {:>10} {:>12}",
+            tier.get::<_, Option<&str>>(0).unwrap_or("-"),
+            grouped(tier.get(1)),
+            tier.get::<_, &str>(2),
+            tier.get::<_, &str>(3)
+        );
+    }
+    let unequal: i64 =
+        client.query_one("SELECT count(*) FROM meterflow.reproduce_invoice($1) WHERE NOT equal", &[&id])?.get(0);
+    let verdict = if unequal == 0 { "equal" } else { "DIFFERENT" };
+    println!("  computed again from the raw events it knew: {verdict}");
+    let pdf: Vec<u8> = client.query_one("SELECT meterflow.invoice_pdf($1)", &[&id])?.get(0);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/demo-invoice.pdf");
+    std::fs::write(path, &pdf)?;
+    println!("  its PDF, {} kB: {path}", pdf.len() / 1024);
+    if unequal > 0 {
+        return Err("an invoice could not be reproduced".into());
     }
     Ok(())
 }

@@ -359,12 +359,14 @@ BEGIN
     RAISE EXCEPTION 'unknown time to bill %', coalesce(quote_literal(bill), 'null') USING ERRCODE = '22023',
       HINT = 'It is ''next'', with the next invoice, or ''now'', when bill_due() next runs.';
   END IF;
-  -- What ends has to be billed when it does, and a subscription that had been billed to its end may go on. A change to
-  -- periods of another kind begins one there and then; any other waits for the end of its period, if not asked not to.
+  -- What ends has to be billed when it does: the subscription, or the period in which the interval changes. And a
+  -- subscription that had been billed to its end may go on.
   UPDATE meterflow.subscriptions AS s
      SET next_bill_at = least(coalesce(s.next_bill_at, 'infinity'), s.ends_at,
-                              CASE WHEN bill = 'now' OR (meterflow.current_period(s.id, end_change.effective_at)).period_start = end_change.effective_at
-                                   THEN greatest(end_change.effective_at, now()) END)
+           CASE WHEN bill = 'now' THEN greatest(end_change.effective_at, now()) END,
+           CASE WHEN s.next_bill_at IS NULL THEN greatest(end_change.effective_at, now()) END,
+           (SELECT min(i.starts_at) FROM meterflow.subscription_items AS i
+             WHERE i.tenant_id = s.tenant_id AND i.subscription_id = s.id AND NOT i.add_on AND i.starts_at = end_change.effective_at AND i.anchor = i.starts_at))
    WHERE s.tenant_id = meterflow.current_tenant() AND s.id = end_change.subscription_id;
   INSERT INTO meterflow.subscription_changes AS c (subscription_id, change, effective_at, details, reason, idempotency_key)
   VALUES (end_change.subscription_id, end_change.change, end_change.effective_at, end_change.details, end_change.reason, end_change.idempotency_key)

@@ -13,6 +13,7 @@ mod pg;
 
 mod aggregates; // the same states for analysts' own tables
 mod billing; // usage and subscriptions → charges, invoices
+mod documents; // an invoice → HTML and PDF, by a program of its own
 mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
 mod meters; // what is measured, and raw events read back
 mod rating; // usage → money
@@ -37,8 +38,13 @@ extension_sql_file!("../sql/60_catalogue.sql", name = "catalogue", requires = ["
 extension_sql_file!("../sql/62_subscriptions.sql", name = "subscriptions", requires = ["catalogue"]);
 extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscriptions"]);
 extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invoices"]);
-extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["billing"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["wallets"]);
+extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["billing"]);
+extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
+extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_off"]);
+extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["wallets"]);
+extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["explain"]);
+extension_sql_file!("../sql/76_invoice_document.sql", name = "invoice_document", requires = ["documents"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["invoice_document"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {

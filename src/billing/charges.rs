@@ -11,7 +11,7 @@
 //! Money is rounded once: a cell's price to its currency's digits. A fee for a part of a period is rounded so that the
 //! parts add up to the whole (`core::proration`), so to change and change back within a period costs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
@@ -114,16 +114,15 @@ pub struct CellKey {
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
     let from = looked_at_from(account, at, adjust_for);
     let mut billed = billed(tenant, account, from)?;
-    let mut cells = account
-        .timeline
-        .cells(&account.plans, from, at.saturating_add(1))
-        .map_err(unreckonable)?;
+    let to = billed.values().map(|billed| billed.line.cycle_end).fold(at.saturating_add(1), i64::max);
+    let mut cells = account.timeline.cells(&account.plans, from, to).map_err(unreckonable)?;
+    let existing: BTreeSet<CellKey> = cells.iter().map(|cell| key_of(account, cell)).collect();
     cells.retain(|cell| {
         let charge = account.plans[cell.plan].prices[cell.price].charge;
         match purpose {
             Purpose::Open => cell.period.start <= at,
             Purpose::Due => cell.due_at(charge) <= at,
-            Purpose::Progressive => charge == Charge::Usage && cell.period.end > at,
+            Purpose::Progressive => charge == Charge::Usage && (cell.period.start..cell.period.end).contains(&at),
         }
     });
     let mut lines = Vec::new();
@@ -139,7 +138,8 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
     }
     if purpose != Purpose::Progressive {
         // Charged once, and by what is known now not at all: after a change of the past.
-        lines.extend(billed.into_values().filter(|billed| purpose == Purpose::Open || billed.is_over(account, at)).map(|billed| Line {
+        billed.retain(|key, _| !existing.contains(key));
+        lines.extend(billed.into_values().map(|billed| Line {
             due: Priced::default(),
             before: billed.priced,
             adjusts: Some(billed.first_invoice),
@@ -152,10 +152,12 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
     Ok(lines)
 }
 
-impl Billed {
-    /// Not a cell whose usage was billed ahead of the period's end, and which is just not due yet.
-    fn is_over(&self, account: &Account, at: i64) -> bool {
-        self.line.charge != Charge::Usage || self.line.cycle_end.min(account.timeline.ends_at) <= at
+fn key_of(account: &Account, cell: &Cell) -> CellKey {
+    CellKey {
+        subscription_id: account.timeline.id,
+        item_id: cell.item.map(|item| account.timeline.items[item].id),
+        price_id: account.plans[cell.plan].prices[cell.price].id,
+        cycle_start: cell.period.period.start,
     }
 }
 
@@ -171,9 +173,6 @@ fn looked_at_from(account: &Account, at: i64, adjust_for: i64) -> i64 {
 
 fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKey, Billed>> {
     let mut billed: BTreeMap<CellKey, Billed> = BTreeMap::new();
-    if account.billed_to.is_none() {
-        return Ok(billed);
-    }
     spi::run(
         "SELECT l.item_id, l.price_id, l.cycle_start, l.cycle_end, l.amount::text, l.unrounded::text, l.invoice_id, l.customer_id, l.price_key, l.plan_key, \
                 l.meter_key, l.description, l.model::text, l.proration, l.timezone, l.period_start, l.period_end, l.taxes::text \
@@ -279,12 +278,7 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
     };
     Ok(Line {
         customer: account.timeline.customer.clone(),
-        cell: Some(CellKey {
-            subscription_id: account.timeline.id,
-            item_id: cell.item.map(|item| account.timeline.items[item].id),
-            price_id: price.id,
-            cycle_start: cell.period.period.start,
-        }),
+        cell: Some(key_of(account, cell)),
         price_key: Some(price.key.clone()),
         plan_key: Some(plan.key.clone()),
         meter_key: terms.meter_key.clone(),

@@ -204,7 +204,7 @@ pub fn kind(line: &Line) -> LineKind {
 
 fn payer(bill: &Bill<'_>) -> Outcome<Payer> {
     spi::one(
-        "SELECT taxes, tax_exempt, net_terms::text, jsonb_strip_nulls(jsonb_build_object('id', id, 'name', name, 'email', email, 'address', address, 'tax_number', tax_number))::text \
+        "SELECT taxes, tax_exempt, net_terms::text, jsonb_strip_nulls(jsonb_build_object('id', id, 'name', name, 'email', email, 'address', address, 'tax_number', tax_number, 'timezone', timezone))::text \
            FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
         &[bill.tenant.into(), bill.payer.into()],
         See::Statement,

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! load.rs ─ charges.rs ─ invoice.rs ─ store.rs
-//!             └ quantities.rs (usage)    └ run.rs: who is due, drafts and finalizing
+//!             └ quantities.rs (usage)    ├ run.rs: who is due, drafts and finalizing
+//!                                        └ one_off.rs: lines given by hand
+//! notes.rs: what became of an invoice, credit notes
 //! ```
 //! One computation serves them all: `current_charges`, `wallet_balance` and `preview_invoice` show what an invoice would
 //! say. All verbs run with their caller's rights.
@@ -10,6 +12,8 @@
 mod charges;
 mod invoice;
 mod load;
+mod notes;
+mod one_off;
 mod quantities;
 mod reproduce;
 mod run;

@@ -193,11 +193,43 @@ impl Computed {
             |row| row.int8(0),
         )?
         .ok_or_else(|| Fail::corrupt("an invoice was not inserted"))?;
-        populate("invoice_lines", &self.line_rows(bill.tenant, Some(id))?)?;
-        self.insert_discounts(bill.tenant, id)?;
-        self.insert_taxes(bill.tenant, id)?;
-        self.insert_credits(bill.tenant, id)?;
+        self.insert_parts(bill.tenant, id)?;
         Ok(id)
+    }
+
+    /// Replaces the amounts and parts of a draft.
+    pub fn rewrite(&self, tenant: &str, id: i64) -> Outcome<()> {
+        for table in ["invoice_lines", "invoice_discounts", "invoice_taxes", "invoice_credits"] {
+            let sql = format!("DELETE FROM meterflow.{table} WHERE tenant_id = $1 AND invoice_id = $2");
+            spi::run(&sql, &[tenant.into(), id.into()], See::Write, |_| Ok(()))?;
+        }
+        let invoice = &self.invoice;
+        spi::run(
+            "UPDATE meterflow.invoices SET subtotal = $3::numeric, discount = $4::numeric, promotional = $5::numeric, tax = $6::numeric, \
+                    total = $7::numeric, credited = $8::numeric, amount_due = $9::numeric, customer = $10::jsonb WHERE tenant_id = $1 AND id = $2",
+            &[
+                tenant.into(),
+                id.into(),
+                self.money(invoice.subtotal).into(),
+                self.money(invoice.discount).into(),
+                self.money(invoice.promotional_credit).into(),
+                self.money(invoice.tax).into(),
+                self.money(invoice.total).into(),
+                self.money(invoice.paid_credit).into(),
+                self.money(invoice.amount_due).into(),
+                self.payer.document.as_str().into(),
+            ],
+            See::Write,
+            |_| Ok(()),
+        )?;
+        self.insert_parts(tenant, id)
+    }
+
+    fn insert_parts(&self, tenant: &str, id: i64) -> Outcome<()> {
+        populate("invoice_lines", &self.line_rows(tenant, Some(id))?)?;
+        self.insert_discounts(tenant, id)?;
+        self.insert_taxes(tenant, id)?;
+        self.insert_credits(tenant, id)
     }
 
     fn insert_discounts(&self, tenant: &str, invoice_id: i64) -> Outcome<()> {

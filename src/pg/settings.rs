@@ -42,6 +42,10 @@ static MAX_GROUPS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 /// default window. Shorten it when one generation's index outgrows half of shared_buffers.
 static DEDUP_GENERATION: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 
+/// Longest time to render a document, in seconds. 30: an invoice takes a twentieth of a second, one of
+/// two hundred pages six.
+static DOCUMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30);
+
 pub fn define() {
     let unit = GucFlags::UNIT_S;
     GucRegistry::define_string_guc(
@@ -152,6 +156,16 @@ pub fn define() {
         GucContext::Sighup,
         unit,
     );
+    int(
+        c"meterflow.document_timeout",
+        c"Longest time to render an invoice as HTML or PDF.",
+        c"A template that loops is stopped then.",
+        &DOCUMENT_TIMEOUT,
+        1,
+        3_600,
+        GucContext::Userset,
+        unit,
+    );
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -222,6 +236,11 @@ pub fn max_event_bytes() -> usize {
 
 pub fn max_groups() -> usize {
     usize::try_from(MAX_GROUPS.get()).unwrap_or(0)
+}
+
+#[cfg(feature = "documents")]
+pub fn document_timeout() -> std::time::Duration {
+    std::time::Duration::from_secs(u64::try_from(DOCUMENT_TIMEOUT.get()).unwrap_or(1))
 }
 
 /// Refuses settings under our name that don't exist: a misspelt one must not be silently ignored.
