@@ -208,6 +208,8 @@ INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUE
 SELECT customer_id, outcome, amount_due FROM pg_temp.bill('2025-11-07') WHERE customer_id IN ('broken', 'sound');
 SELECT customer_id, currency, bill_at, code, message FROM meterflow.billing_failures WHERE tenant_id = 'invoices';
 INSERT INTO meterflow.taxes (key, name, rate) VALUES ('gone', 'Back', 5);
+SELECT count(*) AS not_again_for_5_minutes FROM pg_temp.bill('2025-11-07');
+DELETE FROM meterflow.billing_failures WHERE tenant_id = 'invoices';
 SELECT customer_id, outcome, amount_due FROM pg_temp.bill('2025-11-07') WHERE customer_id IN ('broken', 'sound');
 SELECT count(*) FROM meterflow.billing_failures WHERE tenant_id = 'invoices';
 -- In what it can't work in.
