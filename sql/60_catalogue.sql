@@ -85,15 +85,41 @@ BEGIN
     known := EXISTS (SELECT FROM pg_catalog.pg_timezone_names AS z WHERE z.name = NEW.timezone);
   END IF;
   IF NOT known THEN
-    RAISE EXCEPTION 'unknown time zone "%" of customer "%"', NEW.timezone, NEW.id
+    RAISE EXCEPTION 'unknown time zone "%" of % "%"', NEW.timezone, rtrim(TG_TABLE_NAME, 's'), NEW.id
       USING ERRCODE = '22023', DETAIL = 'Abbreviations and fixed offsets are not accepted: they say nothing of daylight saving time.',
             HINT = 'Use a name from pg_timezone_names, such as Europe/Berlin or UTC.';
   END IF;
   RETURN NEW;
 END $$;
-COMMENT ON FUNCTION meterflow.check_customer_timezone() IS 'Internal: refuses a customer whose time zone has no name in pg_timezone_names.';
+COMMENT ON FUNCTION meterflow.check_customer_timezone() IS 'Trigger: refuses a customer or subscription whose time zone has no name in pg_timezone_names.';
 CREATE TRIGGER check_timezone BEFORE INSERT OR UPDATE OF timezone ON meterflow.customers
   FOR EACH ROW WHEN (NEW.timezone IS NOT NULL) EXECUTE FUNCTION meterflow.check_customer_timezone();
+
+-- Whether rows come from a dump: every one turns row_security off. They may come before what they name.
+CREATE FUNCTION meterflow.is_restoring() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+RETURN current_setting('row_security') = 'off';
+COMMENT ON FUNCTION meterflow.is_restoring() IS 'Internal: whether this session restores a dump.';
+
+CREATE FUNCTION meterflow.check_customer_taxes() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  missing text;
+BEGIN
+  SELECT string_agg(k, ', ') INTO missing FROM unnest(NEW.taxes) AS k
+   WHERE NOT EXISTS (SELECT FROM meterflow.taxes AS t WHERE t.tenant_id = NEW.tenant_id AND t.key = k);
+  IF missing IS NOT NULL AND NOT meterflow.is_restoring() THEN
+    RAISE EXCEPTION 'unknown tax of customer "%"', NEW.id USING ERRCODE = '23503', DETAIL = format('Not in meterflow.taxes: %s.', missing),
+      HINT = 'INSERT INTO meterflow.taxes first.';
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION meterflow.check_customer_taxes() IS 'Trigger: refuses a customer with a tax that is not there: its invoices could not be made.';
+CREATE TRIGGER check_taxes BEFORE INSERT OR UPDATE OF taxes ON meterflow.customers
+  FOR EACH ROW WHEN (NEW.taxes <> '{}') EXECUTE FUNCTION meterflow.check_customer_taxes();
 
 CREATE TABLE meterflow.plans (
   tenant_id       text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
@@ -128,6 +154,44 @@ CREATE TABLE meterflow.plan_phases (
 COMMENT ON TABLE meterflow.plan_phases IS 'What a subscription to the plan goes through: a trial (free), a ramp. They follow each other from its start; after the last there is no phase.';
 COMMENT ON COLUMN meterflow.plan_phases.duration IS 'In the subscription''s time zone: 14 days, 3 months. Null: for good, which only the last can be.';
 COMMENT ON COLUMN meterflow.plan_phases.free IS 'Nothing is charged for this time: usage in it is free, fees are prorated around it.';
+
+-- What subscriptions are billed by does not change under them: their past would.
+CREATE FUNCTION meterflow.guard_plan() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  place record;
+BEGIN
+  IF TG_TABLE_NAME = 'plans' THEN
+    place := ROW(OLD.tenant_id, OLD.key, OLD.version);
+  ELSIF TG_OP = 'INSERT' THEN
+    place := ROW(NEW.tenant_id, NEW.plan_key, NEW.plan_version);
+  ELSE
+    place := ROW(OLD.tenant_id, OLD.plan_key, OLD.plan_version);
+  END IF;
+  IF NOT meterflow.is_restoring() AND EXISTS (SELECT FROM meterflow.subscription_items AS i WHERE ROW(i.tenant_id, i.plan_key, i.plan_version) = place) THEN
+    RAISE EXCEPTION 'plan "%" is in use and can not change', place.f2 USING ERRCODE = '55000',
+      DETAIL = format('Subscriptions have its version %s: its currency, periods and phases are those of what has been billed.', place.f3),
+      HINT = format('Make a version to change: SELECT meterflow.clone_plan(%L).', place.f2);
+  END IF;
+  IF TG_TABLE_NAME = 'plan_phases' AND TG_OP <> 'DELETE' THEN
+    IF EXISTS (SELECT FROM meterflow.plan_phases AS f
+                WHERE (f.tenant_id, f.plan_key, f.plan_version) = (NEW.tenant_id, NEW.plan_key, NEW.plan_version)
+                  AND (f.ordinal < NEW.ordinal AND f.duration IS NULL OR f.ordinal > NEW.ordinal AND NEW.duration IS NULL)) THEN
+      RAISE EXCEPTION 'only the last phase of plan "%" can be for good', NEW.plan_key USING ERRCODE = '23514',
+        DETAIL = 'A phase without duration never ends: no other follows it.', HINT = 'Give it a duration.';
+    END IF;
+  END IF;
+  RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+COMMENT ON FUNCTION meterflow.guard_plan() IS 'Trigger: a plan that somebody has keeps its currency, periods and phases.';
+CREATE TRIGGER guard_plan BEFORE UPDATE ON meterflow.plans FOR EACH ROW
+  WHEN ((OLD.tenant_id, OLD.key, OLD.version, OLD.currency, OLD.interval_unit, OLD.interval_count, OLD.aligned)
+        IS DISTINCT FROM (NEW.tenant_id, NEW.key, NEW.version, NEW.currency, NEW.interval_unit, NEW.interval_count, NEW.aligned))
+  EXECUTE FUNCTION meterflow.guard_plan();
+CREATE TRIGGER guard_plan BEFORE INSERT OR UPDATE OR DELETE ON meterflow.plan_phases
+  FOR EACH ROW EXECUTE FUNCTION meterflow.guard_plan();
 
 CREATE TABLE meterflow.prices (
   tenant_id        text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
@@ -179,6 +243,20 @@ BEGIN
   IF TG_OP = 'INSERT' AND NEW.created_at <> now() THEN
     RETURN NEW; -- restored by pg_restore, perhaps before what it names
   END IF;
+  IF TG_OP <> 'INSERT' THEN
+    IF (TG_OP = 'DELETE' OR (NEW.plan_key, NEW.plan_version, NEW.key, NEW.meter_key, NEW.model, NEW.advance, NEW.once, NEW.proration, NEW.phase,
+         NEW.price_group, NEW.subscription_id, NEW.valid_from) IS DISTINCT FROM (OLD.plan_key, OLD.plan_version, OLD.key, OLD.meter_key,
+         OLD.model, OLD.advance, OLD.once, OLD.proration, OLD.phase, OLD.price_group, OLD.subscription_id, OLD.valid_from))
+       AND EXISTS (SELECT FROM meterflow.subscription_items AS i WHERE i.tenant_id = OLD.tenant_id AND i.plan_key = OLD.plan_key
+                      AND i.plan_version = OLD.plan_version) THEN
+      RAISE EXCEPTION 'price "%" is in use and can not change', OLD.key USING ERRCODE = '55000',
+        DETAIL = format('Subscriptions have plan "%s", version %s.', OLD.plan_key, OLD.plan_version),
+        HINT = 'Set its valid_to and INSERT the price that follows: what was charged before stays as it was.';
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+      RETURN OLD;
+    END IF;
+  END IF;
   needs := meterflow.price_needs(NEW.model);
   IF NEW.meter_key IS NULL AND NEW.key = '' AND (needs->'meter')::boolean THEN
     RAISE EXCEPTION 'this price needs a meter' USING ERRCODE = '23514',
@@ -208,19 +286,10 @@ BEGIN
     RAISE EXCEPTION 'unknown tax of price "%"', NEW.key USING ERRCODE = '23503', DETAIL = format('Not in meterflow.taxes: %s.', missing),
       HINT = 'INSERT INTO meterflow.taxes first.';
   END IF;
-  IF TG_OP = 'UPDATE' AND (NEW.plan_key, NEW.plan_version, NEW.key, NEW.meter_key, NEW.model, NEW.advance, NEW.once, NEW.proration, NEW.phase,
-       NEW.price_group, NEW.subscription_id, NEW.valid_from) IS DISTINCT FROM (OLD.plan_key, OLD.plan_version, OLD.key, OLD.meter_key,
-       OLD.model, OLD.advance, OLD.once, OLD.proration, OLD.phase, OLD.price_group, OLD.subscription_id, OLD.valid_from)
-     AND EXISTS (SELECT FROM meterflow.subscription_items AS i WHERE i.tenant_id = OLD.tenant_id AND i.plan_key = OLD.plan_key
-                    AND i.plan_version = OLD.plan_version) THEN
-    RAISE EXCEPTION 'price "%" is in use and can not change', OLD.key USING ERRCODE = '55000',
-      DETAIL = format('Subscriptions have plan "%s", version %s.', OLD.plan_key, OLD.plan_version),
-      HINT = 'Set its valid_to and INSERT the price that follows: what was charged before stays as it was.';
-  END IF;
   RETURN NEW;
 END $$;
 COMMENT ON FUNCTION meterflow.prices_before() IS 'Trigger: names a price, and keeps one that is in use from changing the past.';
-CREATE TRIGGER prices_before BEFORE INSERT OR UPDATE ON meterflow.prices
+CREATE TRIGGER prices_before BEFORE INSERT OR UPDATE OR DELETE ON meterflow.prices
   FOR EACH ROW EXECUTE FUNCTION meterflow.prices_before();
 
 -- Copies a version of a plan, its phases and its prices that are not of one subscription, and returns the new version.
@@ -232,7 +301,7 @@ DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
   source meterflow.plans;
   target text := coalesce(to_key, plan_key);
-  next integer;
+  new_version integer;
 BEGIN
   SELECT p.* INTO source FROM meterflow.plans AS p
    WHERE p.tenant_id = tenant AND p.key = clone_plan.plan_key AND (clone_plan.version IS NULL OR p.version = clone_plan.version)
@@ -241,17 +310,17 @@ BEGIN
     RAISE EXCEPTION 'there is no plan "%"', plan_key USING ERRCODE = '23503',
       DETAIL = format('Tenant "%s" has none with this key%s.', tenant, ' and version ' || version), HINT = 'SELECT key, version FROM meterflow.plans lists them.';
   END IF;
-  SELECT coalesce(max(p.version), 0) + 1 INTO next FROM meterflow.plans AS p WHERE p.tenant_id = tenant AND p.key = target;
+  SELECT coalesce(max(p.version), 0) + 1 INTO new_version FROM meterflow.plans AS p WHERE p.tenant_id = tenant AND p.key = target;
   INSERT INTO meterflow.plans (tenant_id, key, version, name, currency, interval_unit, interval_count, aligned, progressive)
-  VALUES (tenant, target, next, coalesce(clone_plan.name, source.name), source.currency, source.interval_unit, source.interval_count, source.aligned, source.progressive);
+  VALUES (tenant, target, new_version, coalesce(clone_plan.name, source.name), source.currency, source.interval_unit, source.interval_count, source.aligned, source.progressive);
   INSERT INTO meterflow.plan_phases (tenant_id, plan_key, plan_version, ordinal, name, duration, free)
-  SELECT f.tenant_id, target, next, f.ordinal, f.name, f.duration, f.free
+  SELECT f.tenant_id, target, new_version, f.ordinal, f.name, f.duration, f.free
     FROM meterflow.plan_phases AS f WHERE (f.tenant_id, f.plan_key, f.plan_version) = (tenant, source.key, source.version);
   INSERT INTO meterflow.prices (tenant_id, plan_key, plan_version, key, name, meter_key, model, advance, once, proration, phase, price_group, taxes, valid_from, valid_to)
-  SELECT p.tenant_id, target, next, p.key, p.name, p.meter_key, p.model, p.advance, p.once, p.proration, p.phase, p.price_group, p.taxes, p.valid_from, p.valid_to
+  SELECT p.tenant_id, target, new_version, p.key, p.name, p.meter_key, p.model, p.advance, p.once, p.proration, p.phase, p.price_group, p.taxes, p.valid_from, p.valid_to
     FROM meterflow.prices AS p
    WHERE (p.tenant_id, p.plan_key, p.plan_version) = (tenant, source.key, source.version) AND p.subscription_id IS NULL;
-  RETURN next;
+  RETURN new_version;
 END $$;
 COMMENT ON FUNCTION meterflow.clone_plan(text, text, text, integer) IS
   'Copies a plan with its phases and prices: to another key, or as the next version of its own. Returns the new version. Change the copy before anyone subscribes.';

@@ -156,6 +156,8 @@ BEGIN
   RETURN NEW;
 END $$;
 COMMENT ON FUNCTION meterflow.subscriptions_before() IS 'Trigger: completes a new subscription, keeps the beginning of an old one.';
+CREATE TRIGGER check_timezone BEFORE INSERT ON meterflow.subscriptions
+  FOR EACH ROW WHEN (NEW.timezone IS NOT NULL) EXECUTE FUNCTION meterflow.check_customer_timezone();
 CREATE TRIGGER subscriptions_before BEFORE INSERT OR UPDATE OR DELETE ON meterflow.subscriptions
   FOR EACH ROW EXECUTE FUNCTION meterflow.subscriptions_before();
 
@@ -242,7 +244,7 @@ DECLARE
   first record;
 BEGIN
   IF subscription_id IS NULL OR coalesce(idempotency_key, '') = '' THEN
-    RAISE EXCEPTION '% needs a subscription_id and an idempotency_key', change USING ERRCODE = '22004',
+    RAISE EXCEPTION 'the change "%" needs a subscription_id and an idempotency_key', change USING ERRCODE = '22004',
       HINT = 'The idempotency_key names this change: a retry with the same key changes nothing more.';
   END IF;
   PERFORM FROM meterflow.subscriptions AS s WHERE s.tenant_id = tenant AND s.id = begin_change.subscription_id FOR NO KEY UPDATE;
@@ -379,7 +381,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'plan', asked, idempotency_key);
   moment timestamptz;
   old meterflow.subscription_items;
@@ -407,7 +409,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  asked CONSTANT jsonb := jsonb_build_object('price', price_key, 'quantity', trim_scale(quantity), 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('price', price_key, 'quantity', trim_scale(quantity), 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'quantity', asked, idempotency_key);
   moment timestamptz;
   old meterflow.subscription_items;
@@ -443,7 +445,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'quantities', quantities, 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'version', plan_version, 'quantities', quantities, 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'add-on', asked, idempotency_key);
   moment timestamptz;
   base record;
@@ -479,7 +481,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('plan', plan_key, 'timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'remove add-on', asked, idempotency_key);
   moment timestamptz;
   removed bigint;
@@ -543,7 +545,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at, 'until', until);
+  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at AT TIME ZONE 'UTC', 'until', until AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'pause', asked, idempotency_key);
   moment timestamptz;
   s meterflow.subscriptions;
@@ -574,7 +576,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('at', at);
+  asked CONSTANT jsonb := jsonb_build_object('at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'resume', asked, idempotency_key);
   moment timestamptz;
 BEGIN
@@ -600,7 +602,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at);
+  asked CONSTANT jsonb := jsonb_build_object('timing', timing, 'at', at AT TIME ZONE 'UTC');
   done bigint := meterflow.begin_change(subscription_id, 'cancel', asked, idempotency_key);
   moment timestamptz;
   s meterflow.subscriptions;
@@ -654,6 +656,7 @@ DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
   first meterflow.coupon_redemptions;
   c meterflow.coupons;
+  payer text;
   redemption bigint;
 BEGIN
   IF customer_id IS NULL OR code IS NULL OR coalesce(idempotency_key, '') = '' THEN
@@ -671,6 +674,22 @@ BEGIN
         DETAIL = format('Redemption %s of coupon "%s" by customer "%s" has this key.', first.id, first.code, first.customer_id), HINT = 'Give another redemption a key of its own.';
     END IF;
     RETURN first.id;
+  END IF;
+  -- A discount is for who pays: elsewhere it would never be seen.
+  IF NOT EXISTS (SELECT FROM meterflow.customers AS t WHERE t.tenant_id = tenant AND t.id = redeem_coupon.customer_id) THEN
+    RAISE EXCEPTION 'there is no customer "%"', customer_id USING ERRCODE = '23503',
+      DETAIL = format('Tenant "%s" has none with this id.', tenant), HINT = 'INSERT INTO meterflow.customers (id) first.';
+  END IF;
+  SELECT t.payer_id INTO payer FROM meterflow.customers AS t WHERE t.tenant_id = tenant AND t.id = redeem_coupon.customer_id;
+  IF payer IS NOT NULL THEN
+    RAISE EXCEPTION 'customer "%" gets no invoices', customer_id USING ERRCODE = '22023', DETAIL = format('Its payer is "%s".', payer),
+      HINT = 'Redeem it for the payer, and for one subscription if it is not for all.';
+  END IF;
+  IF subscription_id IS NOT NULL AND NOT EXISTS (
+       SELECT FROM meterflow.subscriptions AS s JOIN meterflow.customers AS t ON (t.tenant_id, t.id) = (s.tenant_id, s.customer_id)
+        WHERE s.tenant_id = tenant AND s.id = redeem_coupon.subscription_id AND coalesce(t.payer_id, t.id) = redeem_coupon.customer_id) THEN
+    RAISE EXCEPTION 'subscription % is not paid for by customer "%"', subscription_id, customer_id USING ERRCODE = '22023',
+      DETAIL = 'The coupon would never apply.', HINT = 'SELECT id, customer_id FROM meterflow.subscriptions lists them.';
   END IF;
   IF now() < c.valid_from OR now() >= c.valid_to OR c.redemptions >= c.max_redemptions THEN
     RAISE EXCEPTION 'coupon "%" can not be redeemed', code USING ERRCODE = '55000',

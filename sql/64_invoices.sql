@@ -203,3 +203,34 @@ CREATE TRIGGER guard_invoice_part BEFORE UPDATE OR DELETE ON meterflow.invoice_l
 CREATE TRIGGER guard_invoice_part BEFORE UPDATE OR DELETE ON meterflow.invoice_discounts FOR EACH ROW EXECUTE FUNCTION meterflow.guard_invoice_part();
 CREATE TRIGGER guard_invoice_part BEFORE UPDATE OR DELETE ON meterflow.invoice_taxes FOR EACH ROW EXECUTE FUNCTION meterflow.guard_invoice_part();
 CREATE TRIGGER guard_invoice_part BEFORE UPDATE OR DELETE ON meterflow.invoice_credits FOR EACH ROW EXECUTE FUNCTION meterflow.guard_invoice_part();
+
+-- Nor does anything come to it. Parts are written with their invoice's draft, before it is made final.
+CREATE FUNCTION meterflow.guard_invoice_insert() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  fixed record;
+BEGIN
+  SELECT i.number, i.id, i.status INTO fixed FROM added AS a JOIN meterflow.invoices AS i ON i.tenant_id = a.tenant_id AND i.id = a.invoice_id WHERE i.status <> 'draft' LIMIT 1;
+  IF FOUND AND NOT meterflow.is_restoring() THEN
+    RAISE EXCEPTION 'invoice % is % and can not change', coalesce(fixed.number, fixed.id::text), fixed.status USING ERRCODE = '55000',
+      DETAIL = format('%s into %s would change what has been issued.', TG_OP, TG_TABLE_NAME), HINT = 'Correct it with a credit note, or void it with meterflow.void_invoice().';
+  END IF;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION meterflow.guard_invoice_insert() IS 'Trigger: nothing is added to a finalized invoice.';
+CREATE TRIGGER guard_invoice_insert AFTER INSERT ON meterflow.invoice_lines REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.guard_invoice_insert();
+CREATE TRIGGER guard_invoice_insert AFTER INSERT ON meterflow.invoice_discounts REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.guard_invoice_insert();
+CREATE TRIGGER guard_invoice_insert AFTER INSERT ON meterflow.invoice_taxes REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.guard_invoice_insert();
+CREATE TRIGGER guard_invoice_insert AFTER INSERT ON meterflow.invoice_credits REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.guard_invoice_insert();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON meterflow.invoices FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON meterflow.invoice_lines FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON meterflow.invoice_discounts FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON meterflow.invoice_taxes FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON meterflow.invoice_credits FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON meterflow.account_credits FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();

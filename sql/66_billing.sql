@@ -88,18 +88,20 @@ RETURNS TABLE (price_id bigint, price_key text, meter_key text, quantity numeric
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT r.id, r.key, r.meter_key, q.quantity, meterflow.price(r.model, q.quantity), meterflow.price(r.model, q.quantity, p.currency), p.currency
+  SELECT r.id, r.key, r.meter_key, (q.usage->>'quantity')::numeric, meterflow.price_usage(r.model, q.usage), meterflow.price_usage(r.model, q.usage, p.currency), p.currency
     FROM (SELECT l.* FROM meterflow.plans AS l
            WHERE l.tenant_id = meterflow.current_tenant() AND l.key = preview_plan.plan_key AND (preview_plan.plan_version IS NULL OR l.version = preview_plan.plan_version)
            ORDER BY l.version DESC LIMIT 1) AS p
     JOIN meterflow.prices AS r ON (r.tenant_id, r.plan_key, r.plan_version) = (p.tenant_id, p.key, p.version)
      AND r.subscription_id IS NULL AND r.price_group IS NULL AND r.phase IS NULL AND preview_plan.at >= r.valid_from AND preview_plan.at < r.valid_to,
-         LATERAL (SELECT CASE WHEN r.meter_key IS NULL THEN coalesce((preview_plan.quantities->>r.key)::numeric, 1)
-                              ELSE coalesce((preview_plan.usage->>r.meter_key)::numeric, 0) END AS quantity) AS q
+         LATERAL (SELECT CASE WHEN r.meter_key IS NULL THEN jsonb_build_object('quantity', coalesce(preview_plan.quantities->r.key, '1'))
+                              WHEN jsonb_typeof(preview_plan.usage->r.meter_key) = 'object' THEN preview_plan.usage->r.meter_key
+                              WHEN preview_plan.usage ? r.meter_key THEN jsonb_build_object('quantity', preview_plan.usage->r.meter_key)
+                              ELSE '{"quantity":0,"events":0,"values":[],"groups":[],"buckets":[]}' END AS usage) AS q
    ORDER BY r.id;
 END;
 COMMENT ON FUNCTION meterflow.preview_plan(text, jsonb, jsonb, integer, timestamptz) IS
-  'What a whole period of a plan costs for given usage by meter, {"tokens": 120000}, and quantities by price, {"seat": 5}.';
+  'What a whole period of a plan costs for given usage by meter, {"tokens": 120000} or as price_usage() takes it, {"tokens": {"groups": [...]}}, and quantities by price, {"seat": 5}.';
 
 CREATE FUNCTION meterflow.open_credits(payer text, in_currency text)
 RETURNS TABLE (burn_order bigint, source text, id bigint, left_over numeric)
@@ -149,7 +151,8 @@ BEGIN
   SELECT i.* INTO STRICT invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
   INSERT INTO meterflow.wallet_transactions (tenant_id, wallet_id, kind, amount, invoice_id, idempotency_key, body_hash)
   SELECT tenant, c.source_id, 'invoice', -c.amount, issue_invoice.invoice_id, format('invoice:%s:%s', issue_invoice.invoice_id, c.source_id), ''
-    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = issue_invoice.invoice_id AND c.source = 'wallet';
+    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = issue_invoice.invoice_id AND c.source = 'wallet'
+   ORDER BY c.ordinal;
   IF account_credit IS NOT NULL THEN
     INSERT INTO meterflow.account_credits (tenant_id, customer_id, currency, amount, source, source_id)
     VALUES (tenant, invoice.customer_id, invoice.currency, account_credit, 'invoice', invoice_id);
@@ -176,17 +179,23 @@ AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
   draft meterflow.invoices;
+  final meterflow.invoices;
   done bigint;
 BEGIN
   IF invoice_id IS NULL OR coalesce(idempotency_key, '') = '' THEN
     RAISE EXCEPTION 'finalize_invoice needs an invoice_id and an idempotency_key' USING ERRCODE = '22004', HINT = 'The key makes a retry return the first result.';
   END IF;
-  SELECT i.* INTO draft FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.idempotency_key = finalize_invoice.idempotency_key;
-  IF FOUND THEN
-    RETURN draft.id;
-  END IF;
   SELECT i.* INTO draft FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
-  IF NOT FOUND THEN
+  SELECT i.* INTO final FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.idempotency_key = finalize_invoice.idempotency_key;
+  IF FOUND THEN
+    -- The draft itself is gone: what is there under its id is the final one, or something else.
+    IF draft.id <> final.id THEN
+      RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
+        DETAIL = format('Invoice %s has this key.', coalesce(final.number, final.id::text)), HINT = 'Give another invoice a key of its own.';
+    END IF;
+    RETURN final.id;
+  END IF;
+  IF draft.id IS NULL THEN
     RAISE EXCEPTION 'there is no invoice %', invoice_id USING ERRCODE = '23503',
       DETAIL = format('Tenant "%s" has none with this id; a draft gets another id each time it is computed.', tenant), HINT = 'SELECT id, customer_id, status FROM meterflow.invoices lists them.';
   END IF;

@@ -121,7 +121,10 @@ BEGIN
   -- What is owed in a currency without a wallet is shown too, with no wallet: a debt must not vanish for want of one.
   RETURN QUERY
     WITH debts AS (
-      SELECT c.currency, c.amount::numeric AS open_amount, 0::numeric AS unpaid_amount FROM meterflow.open_charge_rows(of_customer, in_currency, as_of) AS c
+      -- Of all that the customer pays for, as on its invoices.
+      SELECT c.currency, c.amount::numeric AS open_amount, 0::numeric AS unpaid_amount
+        FROM meterflow.customers AS u, LATERAL meterflow.open_charge_rows(u.id, in_currency, as_of) AS c
+       WHERE u.tenant_id = tenant AND (u.payer_id = of_customer OR (u.id = of_customer AND u.payer_id IS NULL))
       UNION ALL
       SELECT i.currency, 0, i.amount_due - i.amount_paid - i.amount_offset FROM meterflow.invoices AS i
        WHERE i.tenant_id = tenant AND i.customer_id = of_customer AND i.status = 'finalized' AND (in_currency IS NULL OR i.currency = in_currency)

@@ -74,6 +74,14 @@ pub struct Priced {
 }
 
 impl Line {
+    /// Whether there is anything to say of it on an invoice.
+    pub fn is_charged(&self) -> bool {
+        match self.adjusts {
+            Some(_) => self.minor() != 0,
+            None => self.due.minor != 0 || !self.usage.quantity.is_zero() || !self.due.unrounded.is_zero(),
+        }
+    }
+
     pub fn minor(&self) -> i128 {
         self.due.minor - self.before.minor
     }
@@ -114,7 +122,8 @@ impl CellKey {
     }
 }
 
-/// The lines of one subscription, in order of period, then as prices are listed.
+/// The lines of one subscription, in order of period, then as prices are listed; without those that charge nothing, but
+/// with `Progressive`: what has been billed already counts towards a threshold, too.
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
     let from = looked_at_from(account, at, adjust_for);
     let mut billed = billed(tenant, account, from)?;
@@ -153,10 +162,9 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
             ..billed.line
         }));
     }
-    lines.retain(|line| match line.adjusts {
-        Some(_) => line.minor() != 0,
-        None => line.due.minor != 0 || !line.usage.quantity.is_zero() || !line.due.unrounded.is_zero(),
-    });
+    if purpose != Purpose::Progressive {
+        lines.retain(Line::is_charged);
+    }
     Ok(lines)
 }
 

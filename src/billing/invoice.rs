@@ -45,6 +45,8 @@ pub struct Computed {
     pub redemptions: Vec<Redemption>,
     pub digits: u32,
     pub payer: Payer,
+    /// What all that was looked at had been billed before and comes to now, in minor units.
+    pub progress: (i128, i128),
 }
 
 pub struct TaxRate {
@@ -118,7 +120,9 @@ pub fn compute(bill: &Bill<'_>, settings: &Settings) -> Outcome<(Vec<Account>, C
     for account in &accounts {
         lines.extend(charges::lines(bill.tenant, account, bill.at, settings.adjust_for, bill.purpose)?);
     }
-    let computed = complete(bill, lines)?;
+    let progress = (lines.iter().map(|line| line.before.minor).sum(), lines.iter().map(|line| line.due.minor).sum());
+    lines.retain(Line::is_charged);
+    let computed = Computed { progress, ..complete(bill, lines)? };
     Ok((accounts, computed))
 }
 
@@ -180,7 +184,7 @@ pub fn complete(bill: &Bill<'_>, lines: Vec<Line>) -> Outcome<Computed> {
             .detail(format!("{error}."))
             .hint("Look at the taxes named by prices and customers, and at the coupons of the customer.")
     })?;
-    Ok(Computed { lines, invoice, taxes, redemptions, digits, payer })
+    Ok(Computed { lines, invoice, taxes, redemptions, digits, payer, progress: (0, 0) })
 }
 
 pub fn kind(line: &Line) -> LineKind {

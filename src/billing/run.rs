@@ -67,9 +67,10 @@ fn make(bill: &Bill<'_>, finalize: bool, issued_at: i64, key: Option<&str>) -> O
         Some(computed.insert(bill, kind, &settings, Some(&known), bill.replaces.map(|replaced| replaced.id))?)
     };
     if finalize {
-        if bill.purpose == Purpose::Due && bill.replaces.is_none() {
-            for account in &accounts {
-                advance(bill, account, &settings)?;
+        for account in accounts.iter().filter(|_| bill.replaces.is_none()) {
+            match bill.purpose {
+                Purpose::Due => advance(bill, account, &settings)?,
+                Purpose::Open | Purpose::Progressive => note_billed(bill, account)?,
             }
         }
         if let Some(id) = id {
@@ -131,8 +132,7 @@ fn remove_draft(bill: &Bill<'_>) -> Outcome<()> {
 
 /// Whether the usage of the open period has reached a threshold that lies above what is billed of it.
 fn reaches_threshold(accounts: &[Account], computed: &Computed) -> Outcome<bool> {
-    let before: i128 = computed.lines.iter().map(|line| line.before.minor).sum();
-    let total: i128 = computed.lines.iter().map(|line| line.due.minor).sum();
+    let (before, total) = computed.progress;
     for threshold in accounts.iter().flat_map(|account| &account.terms).flat_map(|plan| &plan.progressive) {
         let money = threshold.round(computed.digits).map_err(|error| Fail::corrupt(error.to_string()))?;
         let threshold = super::charges::minor(money)?;
@@ -155,6 +155,17 @@ fn advance(bill: &Bill<'_>, account: &Account, settings: &Settings) -> Outcome<(
     spi::run(
         "UPDATE meterflow.subscriptions SET billed_to = greatest(billed_to, $3), next_bill_at = $4 WHERE tenant_id = $1 AND id = $2",
         &[bill.tenant.into(), timeline.id.into(), spi::time(bill.at), next.map_or_else(spi::no_time, spi::time)],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    Ok(())
+}
+
+/// Notes that something of a subscription is billed, so that it is looked for.
+fn note_billed(bill: &Bill<'_>, account: &Account) -> Outcome<()> {
+    spi::run(
+        "UPDATE meterflow.subscriptions SET billed_to = starts_at WHERE tenant_id = $1 AND id = $2 AND billed_to IS NULL",
+        &[bill.tenant.into(), account.timeline.id.into()],
         See::Write,
         |_| Ok(()),
     )?;
