@@ -11,7 +11,7 @@
 //! Money is rounded once: a cell's price to its currency's digits. A fee for a part of a period is rounded so that the
 //! parts add up to the whole (`core::proration`), so to change and change back within a period costs nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
@@ -52,6 +52,8 @@ pub struct Line {
     pub cycle_end: i64,
     pub applies: Ranges,
     pub model: Option<String>,
+    /// What a unit of the model's amounts is worth in money; None when they are money.
+    pub credit_rate: Option<Amount>,
     pub proration: Option<String>,
     pub timezone: Option<String>,
     pub usage: Usage,
@@ -182,7 +184,7 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
     let mut billed: BTreeMap<CellKey, Billed> = BTreeMap::new();
     spi::run(
         "SELECT l.item_id, l.price_id, l.cycle_start, l.cycle_end, l.amount::text, l.unrounded::text, l.invoice_id, l.customer_id, l.price_key, l.plan_key, \
-                l.meter_key, l.description, l.model::text, l.proration, l.timezone, l.period_start, l.period_end, l.taxes::text \
+                l.meter_key, l.description, l.model::text, l.proration, l.timezone, l.period_start, l.period_end, l.taxes::text, l.credit_rate::text \
            FROM meterflow.invoice_lines l JOIN meterflow.invoices i ON i.tenant_id = l.tenant_id AND i.id = l.invoice_id \
           WHERE l.tenant_id = $1 AND l.subscription_id = $2 AND l.cycle_end > $3 AND i.status IN ('finalized', 'paid') ORDER BY l.invoice_id, l.line",
         &[tenant.into(), account.timeline.id.into(), spi::time(from)],
@@ -213,6 +215,7 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
                     cycle_end: cycle.1,
                     applies: Ranges::of(row.time(15)?, row.time(16)?),
                     model: text(12)?,
+                    credit_rate: text(18)?.map(|rate| stored_amount(&rate)).transpose()?,
                     proration: text(13)?,
                     timezone: text(14)?,
                     usage: Usage::default(),
@@ -264,16 +267,18 @@ fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>) -> Outcome<Vec<
 fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier: &[Line]) -> Outcome<Line> {
     let (plan, price) = (&account.plans[cell.plan], &account.plans[cell.plan].prices[cell.price]);
     let terms = &account.terms[cell.plan].prices[cell.price];
+    let rate = account.terms[cell.plan].credit_rate.as_ref();
     let mut on = Terms::default();
     let due = match price.charge {
         Charge::Usage => {
             on = usage_terms(account, cell, purpose, earlier)?;
             let priced =
                 price_with(&terms.model, &usage, &on, &mut Silent).map_err(|error| unpriceable(&price.key, error))?;
-            rounded(&price.key, priced.amount, account.digits)?
+            rounded(&price.key, worth(&price.key, priced.amount, rate)?, account.digits)?
         }
         Charge::Once | Charge::Advance | Charge::Arrears => {
             let whole = pricing::price(&terms.model, &usage).map_err(|error| unpriceable(&price.key, error))?.amount;
+            let whole = worth(&price.key, whole, rate)?;
             if price.charge == Charge::Once {
                 rounded(&price.key, whole, account.digits)?
             } else {
@@ -294,6 +299,7 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
         cycle_end: cell.period.period.end,
         applies: cell.applies.clone(),
         model: Some(terms.model_text.clone()),
+        credit_rate: rate.copied(),
         proration: Some(terms.proration_text.clone()),
         timezone: Some(account.timeline.timezone.clone()),
         usage,
@@ -303,6 +309,14 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
         before: Priced::default(),
         adjusts: None,
     })
+}
+
+/// An amount in credit units as money, exactly.
+pub fn worth(key: &str, amount: Amount, rate: Option<&Amount>) -> Outcome<Amount> {
+    match rate {
+        None => Ok(amount),
+        Some(rate) => amount.checked_mul(rate).map_err(|error| too_large(key, error)),
+    }
 }
 
 pub fn rounded(key: &str, unrounded: Amount, digits: u32) -> Outcome<Priced> {
