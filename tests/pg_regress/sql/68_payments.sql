@@ -200,6 +200,10 @@ SELECT number, d->'totals' AS totals, abs(n.subtotal + n.discounts + n.credits +
                        replace(d#>>'{totals,total}', ',', '')::numeric AS total, coalesce(replace(d#>>'{totals,paid}', ',', '')::numeric, 0) AS paid, replace(d#>>'{totals,due}', ',', '')::numeric AS due) AS n
  ORDER BY sequence;
 
+-- They can be drawn.
+SELECT meterflow.invoice_html(:one) LIKE '%P-0001%809.39%' AS html, meterflow.credit_note_html(:n2) LIKE '%Credit note%CN-000002%59.52%' AS note,
+       substring(meterflow.credit_note_pdf(:n2) FOR 5) = convert_to('%PDF-', 'UTF8') AS pdf;
+
 -- Every kind of step, as it is printed; money below the cent is printed with all its digits.
 SELECT m.name, d->>'description' AS description, d->>'quantity' AS quantity, d->>'unit_amount' AS unit_amount, d->>'amount' AS amount
   FROM (VALUES (1, 'graduated', '{"model":"graduated","tiers":[{"up_to":"10","unit_amount":"0.005","flat_amount":"2"},{"up_to":null,"unit_amount":"0.0025"}]}', '{"quantity":11}'),
