@@ -2,7 +2,8 @@
 //!
 //!     tests/cluster run bench15 -- tests/cargo bench --bench surface
 //!
-//! Settings: MF_BENCH_QUICK=1 for a run of a minute or two. Names of parts as arguments (ingest, reads, billing) run those only.
+//! Settings: MF_BENCH_QUICK=1 for a run of a minute or two. Names of parts as arguments (ingest, reads, pricing,
+//! billing) run those only.
 
 #[path = "surface/billing.rs"]
 mod billing;
@@ -10,6 +11,8 @@ mod billing;
 mod doors;
 #[path = "surface/machine.rs"]
 mod machine;
+#[path = "surface/pricing.rs"]
+mod pricing;
 #[path = "surface/race.rs"]
 mod race;
 #[path = "surface/reads.rs"]
@@ -60,6 +63,10 @@ fn main() -> Result<()> {
             reads::Plan { sizes: vec![1_000_000, 10_000_000], calls: 3_000 }
         };
         reads::measure(&plan)?;
+    }
+    if wanted("pricing") {
+        let (rows, rounds) = if quick { (200_000, 5) } else { (1_000_000, 7) };
+        pricing::measure(rows, rounds)?;
     }
     if wanted("billing") {
         billing::measure(if quick { &[500, 2_000] } else { &[1_000, 10_000, 100_000] })?;

@@ -33,9 +33,8 @@ CREATE TABLE meterflow.fold_state (
   folded_batch  bigint  NOT NULL DEFAULT 0,
   folds         bigint  NOT NULL DEFAULT 0,
   folded_at     timestamptz NOT NULL DEFAULT now(),
-  -- Days before closed_day have day rollups, months before closed_month have month rollups.
+  -- Days before closed_day have day rollups; a month rollup holds the days of its month before closed_day.
   closed_day    timestamptz NOT NULL DEFAULT date_trunc('day', now(), 'UTC'),
-  closed_month  timestamptz NOT NULL DEFAULT date_trunc('month', now(), 'UTC'),
   -- Nobody reads hour rollups, day rollups or raw events from before these any more ...
   hour_floor    timestamptz NOT NULL DEFAULT '-infinity',
   day_floor     timestamptz NOT NULL DEFAULT '-infinity',
@@ -50,7 +49,7 @@ CREATE TABLE meterflow.fold_state (
   duplicates    bigint NOT NULL DEFAULT 0,
   failed        bigint NOT NULL DEFAULT 0
 ) USING heap WITH (fillfactor = 50);
-COMMENT ON TABLE meterflow.fold_state IS 'How far deltas are folded, days and months are closed, and old detail is dropped. One row.';
+COMMENT ON TABLE meterflow.fold_state IS 'How far deltas are folded, days are closed, and old detail is dropped. One row.';
 INSERT INTO meterflow.fold_state DEFAULT VALUES;
 
 -- CREATE EXTENSION has made these rows when pg_restore brings back the real ones: the restored row replaces it.

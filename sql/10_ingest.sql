@@ -105,6 +105,13 @@ CREATE TABLE meterflow.inbox (
 ) USING heap;
 COMMENT ON TABLE meterflow.inbox IS 'Asynchronous door: COPY meterflow.inbox (event) FROM ...; one JSON event or array a line, drained by the worker or maintain().';
 
+CREATE FUNCTION meterflow.inbox_filled() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'inbox_filled';
+COMMENT ON FUNCTION meterflow.inbox_filled() IS 'Trigger: the worker looks into the inbox as soon as the transaction has committed.';
+CREATE TRIGGER inbox_filled AFTER INSERT ON meterflow.inbox
+  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.inbox_filled();
+COMMENT ON TRIGGER inbox_filled ON meterflow.inbox IS 'Wakes the worker, where there is one.';
+
 -- First sight of a group of a meter. Only appended to and counted; see src/ingest/groups.rs.
 CREATE TABLE meterflow.meter_groups (
   tenant_id  text COLLATE "C" NOT NULL,

@@ -140,7 +140,7 @@ COMMENT ON FUNCTION meterflow.empty_slot(smallint) IS 'Internal: truncates a del
 CREATE FUNCTION meterflow.fold(max_batches integer DEFAULT 5000) RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'fold_wrapper';
 COMMENT ON FUNCTION meterflow.fold(integer) IS
-  'Folds the deltas of committed batches into rollups, rebuilds dirty ranges, closes days and months. True when there is more to do at once, null when another session is at it.';
+  'Folds the deltas of committed batches into rollups, rebuilds dirty ranges, closes days. True when there is more to do at once, null when another session is at it.';
 
 SELECT pg_catalog.pg_extension_config_dump('meterflow.deltas', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.deltas_0', '');

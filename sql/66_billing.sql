@@ -315,7 +315,7 @@ CREATE TABLE meterflow.billing_failures (
   failed_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, customer_id, currency)
 ) USING heap;
-COMMENT ON TABLE meterflow.billing_failures IS 'Invoices that bill_due() could not make, and why. A row goes when the invoice has been made.';
+COMMENT ON TABLE meterflow.billing_failures IS 'Invoices that bill_due() could not make, and why. They are tried again after 5 minutes, or at once when the row is deleted; it goes when the invoice has been made.';
 
 CREATE FUNCTION meterflow.bill_due(at timestamptz DEFAULT now(), max_invoices integer DEFAULT 1000)
 RETURNS TABLE (customer_id text, currency text, bill_at timestamptz, invoice_id bigint, outcome text)
@@ -333,19 +333,22 @@ BEGIN
     RAISE EXCEPTION 'bill_due() can not run in a % transaction', upper(current_setting('transaction_isolation')) USING ERRCODE = '25001',
       DETAIL = 'It waits for other work on a customer and must then see it.', HINT = 'Call it outside a transaction block, or BEGIN ISOLATION LEVEL READ COMMITTED.';
   END IF;
-  -- Those whose grace is over first, oldest first: drafts are for a look, and made anew at most once an hour.
+  -- In order of time, which puts those whose grace is over first; drafts are for a look, and made anew at most once an
+  -- hour. Subscriptions are taken from the index as far as needed, however many are due.
   FOR due IN
-    SELECT d.* FROM (
-      SELECT coalesce(c.payer_id, c.id) AS payer, p.currency, min(s.next_bill_at) AS moment
-        FROM meterflow.subscriptions AS s
-        JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
-        JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
-       WHERE s.tenant_id = tenant AND s.next_bill_at <= bill_due.at
-       GROUP BY 1, 2) AS d
-     WHERE d.moment + grace <= bill_due.at OR NOT EXISTS (
-           SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.customer_id = d.payer AND i.currency = d.currency AND i.bill_at = d.moment
-              AND i.status = 'draft' AND i.created_at > clock_timestamp() - interval '1 hour')
-     ORDER BY d.moment + grace > bill_due.at, d.moment, d.payer LIMIT max_invoices
+    SELECT coalesce(c.payer_id, c.id) AS payer, p.currency, min(s.next_bill_at) AS moment
+      FROM (SELECT n.* FROM meterflow.subscriptions AS n
+              JOIN meterflow.customers AS o ON o.tenant_id = n.tenant_id AND o.id = n.customer_id
+             WHERE n.tenant_id = tenant AND n.next_bill_at <= bill_due.at
+               AND (n.next_bill_at + grace <= bill_due.at OR NOT EXISTS (
+                    SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.customer_id = coalesce(o.payer_id, o.id)
+                       AND i.bill_at = n.next_bill_at AND i.status = 'draft' AND i.created_at > clock_timestamp() - interval '1 hour'))
+               AND NOT EXISTS (SELECT FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = coalesce(o.payer_id, o.id)
+                       AND f.failed_at > clock_timestamp() - interval '5 minutes')
+             ORDER BY n.next_bill_at LIMIT max_invoices) AS s
+      JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+      JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
+     GROUP BY 1, 2 ORDER BY 3, 1, 2
   LOOP
     customer_id := due.payer;
     currency := due.currency;

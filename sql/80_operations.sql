@@ -169,6 +169,22 @@ $$;
 COMMENT ON FUNCTION meterflow.fence_holders() IS
   'Open transactions that have ingested: folding waits for them, the oldest first. Names and times show to members of pg_read_all_stats.';
 
+CREATE FUNCTION meterflow.verify(meter_key text DEFAULT NULL, start_time timestamptz DEFAULT '-infinity', end_time timestamptz DEFAULT 'infinity')
+RETURNS TABLE (problem text, meter_key text, customer_id text, group_key text, grain text, bucket timestamptz, expected text, found text)
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT u.problem, u.meter_key, u.customer_id, u.group_key, u.grain, u.bucket, u.expected, u.found
+    FROM meterflow.verify_usage($1, $2, $3) AS u
+  UNION ALL
+  SELECT b.problem, NULL, i.customer_id, NULL, NULL, i.bill_at, NULL, concat_ws(' ', 'invoice ' || coalesce(i.number, b.invoice_id::text) || ':', b.detail)
+    FROM meterflow.verify_billing() AS b
+    LEFT JOIN meterflow.invoices AS i ON i.tenant_id = meterflow.current_tenant() AND i.id = b.invoice_id
+   WHERE $1 IS NULL;
+END;
+COMMENT ON FUNCTION meterflow.verify(text, timestamptz, timestamptz) IS
+  'The audit. Usage is recomputed from raw events and compared with what is stored (verify_usage, for one meter and period if given); invoices, payments and credits with each other (verify_billing). No rows: all well.';
+
 CREATE FUNCTION meterflow.event_partitions()
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, bytes bigint)
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -280,6 +296,11 @@ BEGIN
               WHERE s.failures > 0 AND (s.last_error_code NOT IN ('55P03', '40001', '40P01') OR clock - s.last_finished > max_lag) ORDER BY s.job LOOP
     reasons := reasons || format('job %s fails (%s in a row): %s', job.job, job.failures, split_part(job.last_error, E'\n', 1));
   END LOOP;
+
+  SELECT count(*) AS n, min(f.message) AS message INTO job FROM meterflow.billing_failures f;
+  IF job.n > 0 THEN
+    reasons := reasons || format('invoices of %s customers can not be made, see meterflow.billing_failures: %s', job.n, job.message);
+  END IF;
 
   SELECT * INTO worker FROM meterflow.worker_session();
   IF mode = 'expected' AND worker.pid IS NULL THEN

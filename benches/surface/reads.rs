@@ -101,9 +101,10 @@ struct Calls {
 }
 
 impl Calls {
-    /// Median and 99th percentile of the latency, 99th of the CPU.
-    fn figures(&self) -> [f64; 3] {
-        [percentile(&self.latency, 0.5), percentile(&self.latency, 0.99), percentile(&self.cpu, 0.99)]
+    /// Median and 99th percentile of the latency, and of the CPU.
+    fn figures(&self) -> [f64; 4] {
+        let (latency, cpu) = (&self.latency, &self.cpu);
+        [percentile(latency, 0.5), percentile(latency, 0.99), percentile(cpu, 0.5), percentile(cpu, 0.99)]
     }
 }
 
@@ -273,9 +274,10 @@ fn check(client: &mut Client, month: (i64, i64)) -> Result<()> {
 fn print(plan: &Plan, measured: &[Vec<(String, Calls)>]) {
     let several = measured.len() > 1;
     print!("\n{:34}", "Milliseconds a call");
-    plan.sizes.iter().for_each(|&size| print!(" {:>26}", format!("{} events", grouped(size as f64))));
+    plan.sizes.iter().for_each(|&size| print!(" {:>35}", format!("{} events", grouped(size as f64))));
     print!("{}\n{:34}", if several { "      growth with the events" } else { "" }, "");
-    (0..measured.len() + usize::from(several)).for_each(|_| print!(" {:>8} {:>8} {:>8}", "p50", "p99", "CPU p99"));
+    (0..measured.len() + usize::from(several))
+        .for_each(|_| print!(" {:>8} {:>8} {:>8} {:>8}", "p50", "p99", "CPU p50", "CPU p99"));
     println!();
     for (i, (name, first)) in measured[0].iter().enumerate() {
         print!("  {name:32}");

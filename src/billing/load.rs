@@ -1,11 +1,9 @@
 //! Subscriptions with their timelines, and plans with their prices, read from the catalogue.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pgrx::datum::DatumWithOid;
-use rustc_hash::FxHashMap;
 
 use crate::core::calendar::{CalendarError, Interval};
 use crate::core::currency;
@@ -15,6 +13,7 @@ use crate::core::ranges::Ranges;
 use crate::core::subscription::{Charge, Item, Length, NEVER, Phase, Plan, Price, Rank, Subscription};
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::spi::{self, Row, See};
+use crate::rating::models;
 
 /// Whose subscriptions.
 #[derive(Clone, Copy)]
@@ -201,7 +200,7 @@ impl Found {
                 };
                 let proration = Method::parse(&proration_text)
                     .ok_or_else(|| Fail::corrupt(format!("price {} has no proration {proration_text:?}", price.id)))?;
-                let model = stored_model(&model_text)?;
+                let model = models::of_text(&model_text)?;
                 each(price, PriceTerms { name: text(2)?, meter_key, model_text, model, proration, proration_text, taxes: row.get(11) });
                 Ok(())
             },
@@ -268,26 +267,4 @@ fn time_or_never(row: &Row<'_>, column: usize) -> Outcome<i64> {
 pub fn unreckonable(error: CalendarError) -> Fail {
     Fail::parameter("the billing periods can not be computed").detail(error.to_string())
         .hint("Look at the subscription's start, anchor, time zone and the interval of its plan.")
-}
-
-thread_local! {
-    /// Compiled models by their text: the prices of a plan are those of all its subscriptions.
-    static MODELS: RefCell<FxHashMap<String, Rc<Model>>> = RefCell::default();
-}
-
-/// A model that was checked when it was stored.
-pub fn stored_model(text: &str) -> Outcome<Rc<Model>> {
-    if let Some(model) = MODELS.with_borrow(|models| models.get(text).cloned()) {
-        return Ok(model);
-    }
-    let model = Model::parse(text)
-        .map_err(|error| Fail::corrupt("a stored price model can not be used").detail(format!("{error}: {text}")))?;
-    let model = Rc::new(model);
-    MODELS.with_borrow_mut(|models| {
-        if models.len() >= 4096 {
-            models.clear();
-        }
-        models.insert(text.to_string(), model.clone());
-    });
-    Ok(model)
 }

@@ -13,7 +13,7 @@ use crate::core::meter::write_group;
 use crate::core::pricing::{Amount, Group, Needs, Usage};
 use crate::core::properties::Path;
 use crate::core::ranges::Ranges;
-use crate::core::state::{Ask, Kind, State};
+use crate::core::state::{Ask, Kind, Tally};
 use crate::meters::{self, raw};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::spi::See;
@@ -93,7 +93,7 @@ fn merged(
 /// What was found of one group.
 #[derive(Default)]
 struct Found {
-    state: Option<State>,
+    state: Option<Tally>,
     /// Time, arrival and value of each event, where a price looks at events.
     events: Vec<(i64, i64, Amount)>,
 }
@@ -129,11 +129,11 @@ fn complete(
     Ok(usage)
 }
 
-fn merge(merged: &mut Option<State>, state: &State) -> Outcome<()> {
+fn merge(merged: &mut Option<Tally>, more: &Tally) -> Outcome<()> {
     match merged {
-        Some(merged) => merged.merge(state).map_err(|error| Fail::corrupt(error.to_string())),
+        Some(merged) => merged.join(more).map_err(|error| Fail::corrupt(error.to_string())),
         None => {
-            *merged = Some(state.clone());
+            *merged = Some(more.clone());
             Ok(())
         }
     }
@@ -141,7 +141,7 @@ fn merge(merged: &mut Option<State>, state: &State) -> Outcome<()> {
 
 fn used(found: Found, kind: Kind, ask: &Ask, needs: &Needs) -> Outcome<Usage> {
     let Found { state, mut events } = found;
-    let state = state.unwrap_or_else(|| State::empty(kind));
+    let state = state.unwrap_or_else(|| Tally::empty(kind));
     let value = state.value(ask).map_err(|error| {
         Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "usage out of range").detail(error.to_string())
     })?;
@@ -179,7 +179,7 @@ pub fn from_events(tenant: &str, customer: &str, wanted: &Wanted<'_>, known: raw
                 if keep {
                     found.events.push((sample.at, sample.seq, Amount::from(sample.value)));
                 }
-                let state = found.state.get_or_insert_with(|| State::empty(meter.kind));
+                let state = found.state.get_or_insert_with(|| Tally::empty(meter.kind));
                 state.add(sample).map_err(|error| Fail::corrupt(error.to_string()))
             })?;
         }

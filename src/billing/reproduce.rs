@@ -11,9 +11,9 @@ use crate::meters::raw;
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::settings;
 use crate::pg::spi::{self, Row, See};
+use crate::rating::models;
 
 use super::charges::{self, Priced};
-use super::load::stored_model;
 use super::quantities::{self, Wanted};
 
 /// A stored line, as far as its amount depends on it.
@@ -127,7 +127,7 @@ impl Kept {
     }
 
     fn again(&self, tenant: &str, known: raw::Known<'_>, digits: u32) -> Outcome<(String, Priced)> {
-        let model = stored_model(&self.model)?;
+        let model = models::of_text(&self.model)?;
         let priced = |error| charges::unpriceable("of a line", error);
         let Some(meter_key) = &self.meter_key else {
             let usage = pricing::Usage::of(charges::stored_amount(&self.quantity)?);

@@ -19,12 +19,11 @@ pub struct Piece {
     pub source: Source,
 }
 
-/// What is stored: days before `closed_day` have day rollups (months likewise); hour rollups, day rollups and raw
-/// events older than their floor are gone.
+/// What is stored: days before `closed_day` have day rollups, and the rollup of a month holds its days before
+/// `closed_day`; hour rollups, day rollups and raw events older than their floor are gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
     pub closed_day: i64,
-    pub closed_month: i64,
     pub hour_floor: i64,
     pub day_floor: i64,
     pub raw_floor: i64,
@@ -110,17 +109,19 @@ fn clean(from: i64, to: i64, stored: &Stored, pieces: &mut Vec<Piece>) -> Result
 
 /// Tiles whole hours with `grain` in the middle and finer grains at the ends.
 fn rollups(grain: Source, from: i64, to: i64, stored: &Stored, pieces: &mut Vec<Piece>) -> Result<(), Gone> {
-    let (finer, closed, floor_of_finer) = match grain {
-        Source::Month => (Source::Day, stored.closed_month, i64::MIN),
-        Source::Day => (Source::Hour, stored.closed_day, stored.day_floor),
+    let (finer, gone_before) = match grain {
+        Source::Month => (Source::Day, i64::MIN),
+        Source::Day => (Source::Hour, stored.day_floor),
         Source::Hour | Source::Raw => return fine(from, to, stored.hour_floor, Source::Hour, stored, pieces),
     };
-    let (first, last) = (ceil(grain, from), floor(grain, to.min(closed)));
+    // The rollup of the month that closed_day lies in ends there.
+    let last = if to >= stored.closed_day { stored.closed_day } else { floor(grain, to) };
+    let first = ceil(grain, from);
     if first >= last {
         return rollups(finer, from, to, stored, pieces);
     }
     rollups(finer, from, first, stored, pieces)?;
-    fine(first, last, floor_of_finer, grain, stored, pieces)?;
+    fine(first, last, gone_before, grain, stored, pieces)?;
     rollups(finer, last, to, stored, pieces)
 }
 

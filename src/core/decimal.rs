@@ -209,6 +209,7 @@ fn in_range(mantissa: Option<I256>) -> Result<Quantity, QuantityError> {
 
 /// `checked_mul` pays for its check with a division. Two factors within ±2^127 need none, and two within ±2^63, the usual
 /// case, one multiplication of the processor.
+#[inline]
 pub(super) fn product(a: I256, b: I256) -> Option<I256> {
     if let (Some(a), Some(b)) = (narrow(a), narrow(b)) {
         return Some(I256::new(i128::from(a) * i128::from(b)));
@@ -216,17 +217,20 @@ pub(super) fn product(a: I256, b: I256) -> Option<I256> {
     if fits_i128(a) && fits_i128(b) { Some(a.wrapping_mul(b)) } else { a.checked_mul(b) }
 }
 
+#[inline]
 pub(super) fn fits_i128(n: I256) -> bool {
     n == I256::new(n.as_i128())
 }
 
 /// The number in 64 bits, if they hold it.
+#[inline]
 pub(super) fn narrow(n: I256) -> Option<i64> {
     let low = n.as_i64();
     (n == I256::from(low)).then_some(low)
 }
 
 /// 10^n for n ≤ 76, the largest power of ten that fits; the callers' bounds keep within it.
+#[inline]
 pub(super) fn pow10(n: u32) -> I256 {
     match POW10.get(n as usize) {
         Some(power) => I256::new(*power),

@@ -33,11 +33,12 @@ fn take(max_rows: i32, from_block: i64, rows: &mut Vec<(String, i64, String)>) -
     let mut last_block = from_block;
     spi::run(
         "DELETE FROM meterflow.inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM meterflow.inbox WHERE ctid >= $2::tid LIMIT $1)) \
-         RETURNING tenant_id, received_at, event, (ctid::text::point)[0]::bigint",
+         RETURNING tenant_id, received_at, event, ctid",
         &[i64::from(max_rows).into(), format!("({from_block},0)").into()],
         See::Write,
         |row| {
-            last_block = last_block.max(row.int8(3)?);
+            let place: pg_sys::ItemPointerData = row.require(3)?;
+            last_block = last_block.max(i64::from(place.ip_blkid.bi_hi) << 16 | i64::from(place.ip_blkid.bi_lo));
             rows.push((row.text(0)?, row.time(1)?, row.text(2)?));
             Ok(())
         },

@@ -6,6 +6,7 @@ pub mod raw;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::thread::LocalKey;
 
 use pgrx::prelude::*;
 use rustc_hash::FxHashMap;
@@ -13,7 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::core::key::Secret;
 use crate::core::meter::{Definition, Meter};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
-use crate::pg::session::{self, AsOwner};
+use crate::pg::scan::{self, Access, Is, Reader, Table, Value};
 use crate::pg::spi::{self, Row, See};
 
 /// All versions of all meters of a tenant, by the name of the events they measure.
@@ -40,6 +41,8 @@ thread_local! {
     /// Meters of the tenants this session has written for, with the catalogue they were read from: its version, and
     /// the secret, which tells one CREATE EXTENSION from the next.
     static BY_TENANT: RefCell<FxHashMap<String, (Catalogue, Rc<Meters>)>> = RefCell::default();
+    /// The same for readers, whose snapshot may be older than what has committed: all versions, by key.
+    static READ: RefCell<FxHashMap<String, (Catalogue, Rc<Versions>)>> = RefCell::default();
     /// Compiled definitions by their text: a version never changes its definition, only its end.
     static COMPILED: RefCell<FxHashMap<String, Rc<Meter>>> = RefCell::default();
 }
@@ -50,6 +53,16 @@ pub struct Catalogue {
     pub secret: Secret,
     pub version: i64,
 }
+
+/// A version of a meter as a reader needs it.
+pub struct Version {
+    pub meter: Rc<Meter>,
+    /// Events before this had been dropped when the version was made, Unix microseconds.
+    pub complete_from: i64,
+}
+
+/// Versions of a tenant's meters by key, oldest first.
+pub type Versions = FxHashMap<String, Vec<Version>>;
 
 /// Columns of meter_versions that `read` takes, in order.
 pub const COLUMNS: &str = "id, meter_key, event_name, aggregation, property, filters::text, dimensions, multiplier::text, \
@@ -72,14 +85,51 @@ pub fn of_tenant(tenant: &str, catalogue: Catalogue) -> Outcome<Rc<Meters>> {
         Ok(())
     })?;
     let meters = Rc::new(meters);
-    BY_TENANT.with_borrow_mut(|tenants| {
+    keep(&BY_TENANT, tenant, catalogue, meters.clone());
+    Ok(meters)
+}
+
+/// All versions of the tenant's meters in the statement's snapshot. `catalogue` is of the same snapshot: whoever changes
+/// a meter holds the row that has the version, so equal versions mean equal meters.
+pub fn versions(tenant: &str, catalogue: Catalogue) -> Outcome<Rc<Versions>> {
+    let for_all = scan::access("meter_versions")? == Access::All;
+    let cached = READ.with_borrow(|tenants| {
+        tenants
+            .get(tenant)
+            .filter(|(read_from, _)| for_all && *read_from == catalogue)
+            .map(|(_, versions)| versions.clone())
+    });
+    if let Some(versions) = cached {
+        return Ok(versions);
+    }
+    let mut versions = Versions::default();
+    let sql = format!("SELECT {COLUMNS} FROM meterflow.meter_versions WHERE tenant_id = $1 ORDER BY version");
+    spi::run(&sql, &[tenant.into()], See::Statement, |row| {
+        let version = Version { meter: read(row)?, complete_from: row.time(13)? };
+        versions.entry(row.text(1)?).or_default().push(version);
+        Ok(())
+    })?;
+    let versions = Rc::new(versions);
+    // None at all may be a restore that has not come to them yet.
+    if for_all && !versions.is_empty() {
+        keep(&READ, tenant, catalogue, versions.clone());
+    }
+    Ok(versions)
+}
+
+fn keep<T>(
+    cache: &'static LocalKey<RefCell<FxHashMap<String, (Catalogue, Rc<T>)>>>,
+    tenant: &str,
+    catalogue: Catalogue,
+    read: Rc<T>,
+) {
+    cache.with_borrow_mut(|tenants| {
         // A tenant a connection: a pool that serves thousands must not keep them all.
         if tenants.len() >= 256 {
             tenants.clear();
         }
-        tenants.insert(tenant.to_string(), (catalogue, meters.clone()));
+        tenants.insert(tenant.to_string(), (catalogue, read));
     });
-    Ok(meters)
 }
 
 /// Every version of a meter, oldest first, as the statement's snapshot has them.
@@ -135,11 +185,20 @@ pub fn read(row: &Row<'_>) -> Outcome<Rc<Meter>> {
     Ok(meter)
 }
 
-/// The hash secret of the database, read as its owner: readers need it and must not see it.
+static ENGINE: Table = Table { name: "engine", parts: &[("engine", "engine_pkey")], key: &["singleton"] };
+
+/// The catalogue in the statement's snapshot, read as the owner: readers need the secret and must not see it.
+pub fn catalogue() -> Outcome<Catalogue> {
+    let mut found = None;
+    Reader::open_as_owner(&ENGINE)?.rows(&[(0, Is::Equal, Value::Bool(true))], |row| {
+        found = Some(Catalogue { secret: secret_of(&row.bytes(1)?)?, version: row.int8(2)? });
+        Ok(())
+    })?;
+    found.ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))
+}
+
 pub fn secret() -> Outcome<Secret> {
-    let _owner = AsOwner::briefly(session::relation("engine")?)?;
-    spi::one("SELECT secret FROM meterflow.engine", &[], See::Statement, |row| row.with_bytes(0, secret_of)?)?
-        .ok_or_else(|| Fail::corrupt("meterflow.engine is empty"))
+    catalogue().map(|catalogue| catalogue.secret)
 }
 
 /// The secret as stored.

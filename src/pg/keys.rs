@@ -23,6 +23,7 @@
 use pgrx::pg_sys;
 
 use super::error::Outcome;
+use super::scan::begin_scan;
 
 /// What the key's first use recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +67,7 @@ impl Generation {
         // SAFETY: the snapshot is pushed for the scan and popped after it; scan keys point at live key bytes.
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-            let scan = begin_scan(self.heap, self.index, pg_sys::GetActiveSnapshot());
+            let scan = begin_scan(self.heap, self.index, pg_sys::GetActiveSnapshot(), 1);
             for (position, key) in keys {
                 let mut scan_key = equals(key);
                 pg_sys::index_rescan(scan, &mut scan_key, 1, std::ptr::null_mut(), 0);
@@ -105,7 +106,7 @@ impl Generation {
         unsafe {
             let mut dirty: pg_sys::SnapshotData = std::mem::zeroed();
             dirty.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
-            let scan = begin_scan(self.heap, self.index, &mut dirty);
+            let scan = begin_scan(self.heap, self.index, &mut dirty, 1);
             let mut scan_key = equals(key);
             pg_sys::index_rescan(scan, &mut scan_key, 1, std::ptr::null_mut(), 0);
             let mut seen = Seen::Nobody;
@@ -155,21 +156,6 @@ impl Drop for Generation {
             pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
             pg_sys::table_close(self.heap, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
-    }
-}
-
-/// SAFETY: relations are open, the snapshot outlives the scan.
-unsafe fn begin_scan(
-    heap: pg_sys::Relation,
-    index: pg_sys::Relation,
-    snapshot: pg_sys::Snapshot,
-) -> pg_sys::IndexScanDesc {
-    // SAFETY: by contract. PostgreSQL 18 added an instrumentation argument.
-    unsafe {
-        #[cfg(feature = "pg18")]
-        return pg_sys::index_beginscan(heap, index, snapshot, std::ptr::null_mut(), 1, 0);
-        #[cfg(not(feature = "pg18"))]
-        pg_sys::index_beginscan(heap, index, snapshot, 1, 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that touches PostgreSQL's internals. Every `unsafe` of the crate stands in this folder, each with
 //! its reason; the domains above use it as plain Rust.
 
+pub mod bell;
 pub mod bulk;
 pub mod datum;
 pub mod error;
@@ -11,6 +12,7 @@ pub mod numeric;
 pub mod partition;
 #[cfg(feature = "documents")]
 pub mod program;
+pub mod scan;
 pub mod session;
 pub mod settings;
 pub mod spi;

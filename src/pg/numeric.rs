@@ -176,6 +176,7 @@ unsafe impl BoxRet for NumericOut {
     }
 }
 
+#[inline]
 fn read(bytes: &[u8]) -> Result<Amount, QuantityError> {
     let word = |at: usize| match bytes.get(at..at + 2) {
         Some(&[a, b]) => u16::from_ne_bytes([a, b]),
@@ -213,11 +214,19 @@ impl Digits {
         let mut digits = Digits { words: [0; Digits::MOST], first: Digits::MOST, last: Digits::MOST, weight: 0 };
         // The last word is cut by the end of the decimals: its digits are followed by zeros.
         let cut = scale % 4;
-        let (rest, remainder) = if cut > 0 { div_small(magnitude, 10_u64.pow(cut)) } else { (magnitude, 0) };
-        if cut > 0 {
-            digits.push((remainder * 10_u64.pow(4 - cut)) as u16);
+        let filled = match cut {
+            0 => u64::try_from(magnitude).ok(),
+            cut => u64::try_from(magnitude).ok().and_then(|narrow| narrow.checked_mul(10_u64.pow(4 - cut))),
+        };
+        if let Some(filled) = filled {
+            digits.push_narrow(filled);
+        } else {
+            let (rest, remainder) = div_small(magnitude, 10_u64.pow(cut));
+            if cut > 0 {
+                digits.push((remainder * 10_u64.pow(4 - cut)) as u16);
+            }
+            digits.push_wide(rest);
         }
-        digits.push_all(rest);
         // Words before the point are what is not after it, and there may be fewer of all than decimals.
         digits.weight = (Digits::MOST - digits.first) as i32 - scale.div_ceil(4) as i32 - 1;
         while digits.first < digits.last && digits.at(digits.first) == 0 {
@@ -233,9 +242,10 @@ impl Digits {
         digits
     }
 
-    fn push_all(&mut self, mut rest: U256) {
+    #[inline(never)]
+    fn push_wide(&mut self, mut rest: U256) {
         const FOUR_WORDS: u64 = 10_000_000_000_000_000;
-        let mut narrow = loop {
+        let narrow = loop {
             if let Ok(narrow) = u64::try_from(rest) {
                 break narrow;
             }
@@ -246,9 +256,14 @@ impl Digits {
             }
             rest = quotient;
         };
-        while narrow > 0 {
-            self.push((narrow % 10_000) as u16);
-            narrow /= 10_000;
+        self.push_narrow(narrow);
+    }
+
+    #[inline]
+    fn push_narrow(&mut self, mut rest: u64) {
+        while rest > 0 {
+            self.push((rest % 10_000) as u16);
+            rest /= 10_000;
         }
     }
 

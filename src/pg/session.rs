@@ -12,17 +12,6 @@ pub struct AsOwner {
 }
 
 impl AsOwner {
-    /// For what every reader needs and none may see: the hash secret.
-    pub fn briefly(relation: pg_sys::Oid) -> Outcome<AsOwner> {
-        // SAFETY: backend-local user ids.
-        unsafe {
-            let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-            pg_sys::SetUserIdAndSecContext(owner_of(relation)?, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
-            Ok(AsOwner { user, context })
-        }
-    }
-
     /// Refuses unless the caller has `privilege` (an ACL_ constant) on the relation and the transaction may write, then
     /// becomes its owner. A verb with nothing to do must be refused on a standby as well: what it finds there may change
     /// before it is asked again.
@@ -46,8 +35,9 @@ impl AsOwner {
                     format!("cannot execute {verb}() in a read-only transaction"),
                 ));
             }
+            pg_sys::SetUserIdAndSecContext(owner_of(relation)?, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+            Ok(AsOwner { user, context })
         }
-        AsOwner::briefly(relation)
     }
 }
 

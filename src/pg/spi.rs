@@ -33,9 +33,14 @@ pub struct Row<'a> {
     nulls: &'a [bool],
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    /// Of a row's values as PostgreSQL has them in memory, for as long as they are.
+    pub(super) fn of(values: &'a [pg_sys::Datum], nulls: &'a [bool]) -> Row<'a> {
+        Row { values, nulls }
+    }
+
     pub fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
-        // SAFETY: the datum and its null flag come from heap_deform_tuple of this row; callers name the SQL type.
+        // SAFETY: the datum and its null flag come from this row's deforming; callers name the SQL type.
         unsafe { T::from_datum(self.values[column], self.nulls[column]) }
     }
 
@@ -43,20 +48,26 @@ impl Row<'_> {
         self.get(column).ok_or_else(|| Fail::corrupt(format!("unexpected null in result column {column}")))
     }
 
-    /// The payload of a varlena column (text, bytea, json, usage_state) for as long as `f` runs.
-    pub fn with_bytes<R>(&self, column: usize, f: impl FnOnce(&[u8]) -> R) -> Outcome<R> {
+    /// The payload of a varlena column (text, bytea, json, usage_state).
+    pub fn bytes(&self, column: usize) -> Outcome<Bytes<'_>> {
         if self.nulls[column] {
             return Err(Fail::corrupt(format!("unexpected null in result column {column}")));
         }
-        // SAFETY: the column is a varlena by contract; the detoasted copy lives in the current memory context.
+        // SAFETY: the column is a varlena by contract; it lives as long as the row.
         unsafe {
-            let packed = pg_sys::pg_detoast_datum_packed(self.values[column].cast_mut_ptr());
-            Ok(f(pgrx::varlena::varlena_to_byte_slice(packed)))
+            let stored: *mut pg_sys::varlena = self.values[column].cast_mut_ptr();
+            let packed = pg_sys::pg_detoast_datum_packed(stored);
+            let copy = if packed == stored { std::ptr::null_mut() } else { packed };
+            Ok(Bytes { bytes: pgrx::varlena::varlena_to_byte_slice(packed), copy })
         }
     }
 
+    pub fn with_bytes<R>(&self, column: usize, f: impl FnOnce(&[u8]) -> R) -> Outcome<R> {
+        self.bytes(column).map(|bytes| f(&bytes))
+    }
+
     pub fn text(&self, column: usize) -> Outcome<String> {
-        self.with_bytes(column, |bytes| String::from_utf8_lossy(bytes).into_owned())
+        Ok(self.bytes(column)?.text().into_owned())
     }
 
     pub fn int8(&self, column: usize) -> Outcome<i64> {
@@ -84,10 +95,46 @@ impl Row<'_> {
     }
 }
 
+/// The payload of a value. What had to be detoasted is a copy and goes with it: a read of many rows has only one memory
+/// context.
+pub struct Bytes<'a> {
+    bytes: &'a [u8],
+    copy: *mut pg_sys::varlena,
+}
+
+impl Bytes<'_> {
+    pub fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.bytes)
+    }
+}
+
+impl std::ops::Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl Drop for Bytes<'_> {
+    fn drop(&mut self) {
+        if !self.copy.is_null() && !std::thread::panicking() {
+            // SAFETY: allocated by detoasting, and nobody else's.
+            unsafe { pg_sys::pfree(self.copy.cast()) }
+        }
+    }
+}
+
 /// A `timestamptz` argument from Unix microseconds.
 pub fn time<'a>(unix_micros: i64) -> DatumWithOid<'a> {
     // SAFETY: timestamptz is an i64 passed by value.
     unsafe { DatumWithOid::new(super::datum::timestamptz(unix_micros), pg_sys::TIMESTAMPTZOID) }
+}
+
+/// An argument of type "char".
+pub fn letter<'a>(letter: u8) -> DatumWithOid<'a> {
+    // SAFETY: "char" is one byte passed by value.
+    unsafe { DatumWithOid::new(letter as i8, pg_sys::CHAROID) }
 }
 
 /// A null `timestamptz` argument.
@@ -232,7 +279,7 @@ unsafe fn hand_over(table: *mut pg_sys::SPITupleTable, each: &mut impl FnMut(&Ro
             let mut nulls = vec![false; width];
             for i in 0..(*table).numvals as usize {
                 pg_sys::heap_deform_tuple(*(*table).vals.add(i), desc, values.as_mut_ptr(), nulls.as_mut_ptr());
-                outcome = each(&Row { values: &values, nulls: &nulls });
+                outcome = each(&Row::of(&values, &nulls));
                 if outcome.is_err() {
                     break;
                 }

@@ -1,5 +1,4 @@
-//! Background workers as PostgreSQL wants them: signals, connections, transactions that survive an error, and the
-//! doorbell, a few words of shared memory by which a session asks the launcher to look at its database now.
+//! Background workers as PostgreSQL wants them: signals, connections, transactions that survive an error.
 //!
 //! Signals. SIGTERM runs the server's own `die`, so that CHECK_FOR_INTERRUPTS ends even a running query and a fast
 //! shutdown waits for no job; pgrx's handlers would only set a flag. SIGHUP sets ConfigReloadPending. SIGINT is the
@@ -7,9 +6,6 @@
 //!
 //! Errors. `attempt` is a transaction of its own. Whatever is raised inside, by PostgreSQL or by Rust, is caught,
 //! the transaction aborted, and the worker is where it was before: holding nothing, in no transaction.
-//!
-//! The doorbell is a hint only: without preloading, when it is full, or after a crash emptied it, a database is
-//! found by the launcher's next look. Nothing is remembered there that isn't in a table.
 
 use std::ffi::{CStr, CString, c_int};
 use std::panic::AssertUnwindSafe;
@@ -18,7 +14,7 @@ use std::time::Duration;
 
 use pgrx::bgworkers::{BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
-use pgrx::{IntoDatum, PgLogLevel, PgLwLock, PgSqlErrorCode, PgTryBuilder, pg_guard, pg_shmem_init, pg_sys};
+use pgrx::{IntoDatum, PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use super::error::{Outcome, raise};
 
@@ -26,13 +22,6 @@ use super::error::{Outcome, raise};
 /// of the database) or 2 (held by sessions that pause it). No SQL function takes locks of this type, so nobody can
 /// keep the worker out as with an advisory lock; held by the session, they end with its process, however that dies.
 pub const MARK: u32 = 0x6d66_6c77; // "mflw"
-
-const BELLS: usize = 32;
-
-/// Process id of the launcher, and databases that want to be looked at (0: free).
-static DOORBELL: PgLwLock<(i32, [u32; BELLS])> =
-    // SAFETY: the name is ours alone.
-    unsafe { PgLwLock::new(c"meterflow_doorbell") };
 
 /// Set in the postmaster while it preloads, inherited by every process it forks.
 static PRELOADED: AtomicBool = AtomicBool::new(false);
@@ -82,9 +71,8 @@ pub fn preloaded() -> bool {
 }
 
 /// Registers the launcher and its doorbell; only while preloading.
-#[allow(unexpected_cfgs)] // the macro asks for versions of PostgreSQL that we do not build for
 pub fn register_launcher() {
-    pg_shmem_init!(DOORBELL = (0, [0; BELLS]));
+    super::bell::install();
     PRELOADED.store(true, Ordering::Relaxed);
     BackgroundWorkerBuilder::new("meterflow launcher")
         .set_library("meterflow")
@@ -362,42 +350,4 @@ fn lock_tag(field1: u32, field2: u32, field3: u32, kind: u32, method: u32) -> pg
         locktag_type: kind as u8,
         locktag_lockmethodid: method as u8,
     }
-}
-
-/// Asks the launcher, once this transaction has committed, to look at this database; false when there is none.
-pub fn ring_at_commit() -> bool {
-    if preloaded() {
-        pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, ring);
-    }
-    preloaded()
-}
-
-/// After commit, where an error would be a PANIC: nothing here can raise one.
-fn ring() {
-    // SAFETY: our own database; a process id that is no longer the launcher's finds no process, or sets a latch that
-    // its owner finds set for no reason, as latches may be.
-    unsafe {
-        let database = u32::from(pg_sys::MyDatabaseId);
-        let launcher = {
-            let mut door = DOORBELL.exclusive();
-            if !door.1.contains(&database)
-                && let Some(free) = door.1.iter_mut().find(|bell| **bell == 0)
-            {
-                *free = database;
-            }
-            door.0
-        };
-        let process = if launcher == 0 { std::ptr::null_mut() } else { pg_sys::BackendPidGetProc(launcher) };
-        if !process.is_null() {
-            pg_sys::SetLatch(&raw mut (*process).procLatch);
-        }
-    }
-}
-
-/// The launcher's side: who rang since the last call. The first call says who answers.
-pub fn answer() -> Vec<u32> {
-    let mut door = DOORBELL.exclusive();
-    // SAFETY: reads our own process id.
-    door.0 = unsafe { pg_sys::MyProcPid };
-    std::mem::replace(&mut door.1, [0; BELLS]).into_iter().filter(|&bell| bell != 0).collect()
 }

@@ -5,7 +5,7 @@
 //! A model that was read is kept (`models`), so a query over many rows reads it once.
 
 mod calendar;
-mod models;
+pub mod models;
 
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -96,6 +96,7 @@ fn needs(needs: &Needs) -> Map<String, Value> {
     members
 }
 
+#[inline]
 fn of_quantity(quantity: NumericIn<'_>) -> Outcome<Usage> {
     quantity.amount().map(Usage::of).map_err(|error| match error {
         // `numeric` holds nothing else that is no number.
@@ -134,6 +135,7 @@ fn explained(model: &Model, period: &PeriodUsage, currency: Option<&str>) -> Out
         .map_err(|error| unroundable(error, &priced.amount, currency.unwrap_or_default()))
 }
 
+#[inline]
 fn amount_of(priced: &Priced, currency: Option<&str>) -> Outcome<NumericOut> {
     match currency {
         None => Ok(NumericOut::from(&priced.amount)),

@@ -47,11 +47,18 @@ thread_local! {
 }
 
 /// The model that a jsonb argument holds.
+#[inline]
 pub fn of_jsonb(model: &JsonbIn<'_>) -> Outcome<Rc<Model>> {
     find(model.bytes, || model.text())
 }
 
+/// A model by its text, as it is stored with a price or a line.
+pub fn of_text(text: &str) -> Outcome<Rc<Model>> {
+    find(text.as_bytes(), || text.to_string())
+}
+
 /// `text` may raise errors of PostgreSQL, so nothing is borrowed while it runs.
+#[inline]
 fn find(key: &[u8], text: impl FnOnce() -> String) -> Outcome<Rc<Model>> {
     if let Some(model) = READ.with_borrow_mut(|read| read.find(key)) {
         return Ok(model);

@@ -166,15 +166,15 @@ fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<
             .map_err(unreadable)
     })?;
     // Hours only: the coarser grains are made anew below, from all hours of their bucket.
-    rollups.write(&FoldState { closed_day: i64::MIN, closed_month: i64::MIN, ..*state })?;
+    rollups.write(&FoldState { closed_day: i64::MIN, ..*state })?;
 
     let whose = Whose { tenant: &mark.tenant, meter: mark.meter, customer: mark.customer.as_deref() };
     for (finer, grain) in [(Grain::Hour, Grain::Day), (Grain::Day, Grain::Month)] {
-        let closed = ladder::closed(grain, state);
-        let (low, high) = (ladder::floor(grain, from), ladder::ceil(grain, to).min(closed));
+        // Days after closed_day don't exist; a month that is not over has those before it.
+        let (low, high) = (ladder::floor(grain, from), ladder::ceil(grain, to.min(state.closed_day)));
         // A month whose days are gone, and whose first raw events are too, stays as it was rolled up.
         let lost = grain == Grain::Month && low < state.day_cleared && low < state.raw_cleared;
-        if low < high && !lost {
+        if from < state.closed_day && !lost {
             ladder::climb(finer, grain, low, high, Some(&whose))?;
         }
     }

@@ -7,7 +7,7 @@
 //!    have ended each batch up to S is committed and visible, or gone. Writers that come later are not waited for,
 //!    and no writer ever waits for us.
 //! 4. With new snapshots: merge deltas with folded_batch < batch <= S into the rollups, and set folded_batch = S.
-//! 5. Rebuild the dirty ranges of step 1 (`dirty.rs`), close days and months (`ladder.rs`), turn slots (`slots.rs`).
+//! 5. Rebuild the dirty ranges of step 1 (`dirty.rs`), close days (`ladder.rs`), turn slots (`slots.rs`).
 //!
 //! # Invariant
 //! In every snapshot, usage = rollups + deltas with batch > folded_batch. The commit of a fold moves batches from one
@@ -112,17 +112,11 @@ pub fn unreadable(error: StateError) -> Fail {
 
 fn save(before: &FoldState, state: &FoldState) -> Outcome<()> {
     spi::run(
-        "UPDATE meterflow.fold_state s SET folded_batch = $2, folds = $3, folded_at = clock_timestamp(), closed_day = $4, closed_month = $5, \
+        "UPDATE meterflow.fold_state s SET folded_batch = $2, folds = $3, folded_at = clock_timestamp(), closed_day = $4, \
                 accepted = s.accepted + b.accepted, duplicates = s.duplicates + b.duplicates, failed = s.failed + b.failed \
            FROM (SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(duplicates), 0) AS duplicates, coalesce(sum(failed), 0) AS failed \
                    FROM meterflow.batches WHERE batch > $1 AND batch <= $2) b",
-        &[
-            before.folded_batch.into(),
-            state.folded_batch.into(),
-            state.folds.into(),
-            spi::time(state.closed_day),
-            spi::time(state.closed_month),
-        ],
+        &[before.folded_batch.into(), state.folded_batch.into(), state.folds.into(), spi::time(state.closed_day)],
         See::Write,
         |_| Ok(()),
     )?;

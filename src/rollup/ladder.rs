@@ -1,8 +1,10 @@
 //! The ladder: hours become days, days become months.
 //!
-//! A day before `closed_day` has day rollups that hold exactly what its hour rollups hold; so for months. Closing a
-//! day merges its hours in the fold's transaction; from then on the fold adds a late event's delta to the hour and
-//! the day alike (`store.rs`). A month of usage is then some thirty rows a group, however many events it had.
+//! A day before `closed_day` has day rollups that hold exactly what its hour rollups hold. A month has a rollup that
+//! holds exactly its days before `closed_day`: all of them when the month is over, those so far while it runs. Closing
+//! a day merges its hours, and adds it to its month, in the fold's transaction; from then on the fold adds a late
+//! event's delta to the hour, the day and the month alike (`store.rs`). The current month of a customer is then a row and
+//! the hours of today a group, however many events it had and whatever day it is.
 
 pub use crate::core::cover::{Source as Grain, ceil, floor};
 use crate::pg::error::Outcome;
@@ -19,27 +21,30 @@ pub fn letter(grain: Grain) -> &'static str {
     }
 }
 
-/// Buckets before this time exist in this grain.
-pub fn closed(grain: Grain, fold: &FoldState) -> i64 {
-    match grain {
-        Grain::Month => fold.closed_month,
-        Grain::Day => fold.closed_day,
-        Grain::Hour | Grain::Raw => i64::MAX,
-    }
-}
-
-/// Closes the days and months that have ended by `now`.
+/// Closes the days that have ended by `now`.
 pub fn close(state: &mut FoldState, now: i64) -> Outcome<()> {
     let day = floor(Grain::Day, now);
     if day > state.closed_day {
         climb(Grain::Hour, Grain::Day, state.closed_day, day, None)?;
+        add_to_months(state.closed_day, day)?;
         state.closed_day = day;
     }
-    let month = floor(Grain::Month, now);
-    if month > state.closed_month {
-        climb(Grain::Day, Grain::Month, state.closed_month, month, None)?;
-        state.closed_month = month;
-    }
+    Ok(())
+}
+
+/// Merges newly closed days into their months.
+fn add_to_months(from: i64, to: i64) -> Outcome<()> {
+    spi::run(
+        "INSERT INTO meterflow.rollups AS r (tenant_id, meter_id, grain, customer_id, bucket, group_key, part, state) \
+         SELECT tenant_id, meter_id, 'm', customer_id, date_trunc('month', bucket, 'UTC'), group_key, 0, meterflow.merge(state) \
+           FROM meterflow.rollups WHERE grain = 'd' AND bucket >= $1 AND bucket < $2 \
+          GROUP BY 1, 2, 4, 5, 6 \
+         ON CONFLICT (tenant_id, meter_id, grain, customer_id, bucket, group_key, part) \
+         DO UPDATE SET state = meterflow.merge_states(r.state, excluded.state)",
+        &[spi::time(from), spi::time(to)],
+        See::Write,
+        |_| Ok(()),
+    )?;
     Ok(())
 }
 

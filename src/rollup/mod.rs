@@ -20,7 +20,6 @@ pub struct FoldState {
     pub folded_batch: i64,
     pub folds: i64,
     pub closed_day: i64,
-    pub closed_month: i64,
     pub hour_floor: i64,
     pub day_floor: i64,
     pub raw_floor: i64,
@@ -32,7 +31,7 @@ pub struct FoldState {
 impl FoldState {
     pub fn read(see: See) -> Outcome<FoldState> {
         spi::one(
-            "SELECT folded_batch, folds, closed_day, closed_month, hour_floor, day_floor, raw_floor, \
+            "SELECT folded_batch, folds, closed_day, hour_floor, day_floor, raw_floor, \
                     hour_cleared, day_cleared, raw_cleared FROM meterflow.fold_state",
             &[],
             see,
@@ -41,13 +40,12 @@ impl FoldState {
                     folded_batch: row.int8(0)?,
                     folds: row.int8(1)?,
                     closed_day: row.time(2)?,
-                    closed_month: row.time(3)?,
-                    hour_floor: row.time(4)?,
-                    day_floor: row.time(5)?,
-                    raw_floor: row.time(6)?,
-                    hour_cleared: row.time(7)?,
-                    day_cleared: row.time(8)?,
-                    raw_cleared: row.time(9)?,
+                    hour_floor: row.time(3)?,
+                    day_floor: row.time(4)?,
+                    raw_floor: row.time(5)?,
+                    hour_cleared: row.time(6)?,
+                    day_cleared: row.time(7)?,
+                    raw_cleared: row.time(8)?,
                 })
             },
         )?

@@ -106,7 +106,9 @@ fn announce(details: &[Detail], state: &FoldState) -> Outcome<()> {
         let (span, coarser, bound) = match detail.grain {
             Grain::Raw => (settings::retention(), Grain::Day, i64::MAX),
             Grain::Hour => (settings::hour_rollups(), Grain::Day, state.closed_day),
-            Grain::Day | Grain::Month => (settings::day_rollups(), Grain::Month, state.closed_month),
+            Grain::Day | Grain::Month => {
+                (settings::day_rollups(), Grain::Month, ladder::floor(Grain::Month, state.closed_day))
+            }
         };
         let Some(span) = span else { continue };
         let mut floor = ladder::floor(coarser, now - span.max(keep)).min(bound);

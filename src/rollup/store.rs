@@ -69,13 +69,13 @@ impl Rollups {
         number
     }
 
-    /// Merges everything into the table: into its hour, and into the day and month where those are closed already.
+    /// Merges everything into the table: into its hour, and into its day and month where the day is closed already.
     pub fn write(self, fold: &FoldState) -> Outcome<()> {
         let mut coarser: FxHashMap<(u32, i32, u32, Grain, i64, u32), State> = FxHashMap::default();
         for ((tenant, meter, customer, bucket, group), state) in &self.states {
             for grain in [Grain::Day, Grain::Month] {
-                let start = ladder::floor(grain, *bucket);
-                if start < ladder::closed(grain, fold) {
+                if *bucket < fold.closed_day {
+                    let start = ladder::floor(grain, *bucket);
                     match coarser.entry((*tenant, *meter, *customer, grain, start, *group)) {
                         std::collections::hash_map::Entry::Occupied(mut merged) => {
                             merged.get_mut().merge(state).map_err(super::fold::unreadable)?

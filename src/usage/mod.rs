@@ -1,7 +1,7 @@
 //! Usage: rollups, deltas not folded yet, and raw events at the edges, in one snapshot.
 //!
 //! # Exactness
-//! All queries of one call run under the snapshot of the calling statement (`See::Statement`). In it, a rollup holds
+//! All that one call reads it reads in the snapshot of the calling statement (`pg/scan.rs`, `See::Statement`). In it, a rollup holds
 //! the batches up to `folded_batch` and the deltas after it the rest (`rollup/fold.rs`); raw events and corrections
 //! are as of the same instant. Windows are tiled without gap or overlap (`core/cover.rs`), so every event visible to
 //! the statement counts once. Under READ COMMITTED that includes all that has committed before the statement began,
@@ -10,6 +10,7 @@
 //! Proof: tests/isolation/specs/fold_read.spec; tests/client oracle; property tests of `core::cover`.
 
 mod source;
+mod stored;
 mod verify;
 
 use pgrx::prelude::*;
@@ -19,7 +20,7 @@ use crate::core::calendar::{self, CalendarError};
 use crate::core::cover::{EARLIEST, LATEST};
 use crate::core::filter::Filter;
 use crate::core::properties::Path;
-use crate::core::state::{Ask, Kind, State};
+use crate::core::state::{Ask, Kind, Tally};
 use crate::pg::datum::{timestamptz, unix_micros};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::settings;
@@ -146,7 +147,7 @@ fn rows(
     total: bool,
 ) -> Outcome<Vec<UsageRow>> {
     let Answer { kind, percentile, states } = answer;
-    let mut by_series: FxHashMap<(Option<String>, String), Vec<(usize, State)>> = FxHashMap::default();
+    let mut by_series: FxHashMap<(Option<String>, String), Vec<(usize, Tally)>> = FxHashMap::default();
     for ((window, customer, group), state) in states {
         if !state.is_empty() {
             by_series.entry((customer, group)).or_default().push((window, state));
@@ -160,7 +161,7 @@ fn rows(
 
     let mut rows = Vec::new();
     for ((customer, group), found) in series {
-        let mut found: FxHashMap<usize, State> = found.into_iter().collect();
+        let mut found: FxHashMap<usize, Tally> = found.into_iter().collect();
         let group_key = source::group_object(group_by, &group)?;
         for (window, &(from, to)) in windows.iter().enumerate() {
             let state = found.remove(&window);
@@ -207,8 +208,8 @@ fn usage_totals(
 }
 
 /// The value of a window; what adds up is 0 where nothing happened, what is picked is null.
-fn finish(kind: Kind, state: Option<State>, ask: &Ask) -> Outcome<Option<String>> {
-    let value = state.unwrap_or_else(|| State::empty(kind)).value(ask).map_err(|error| {
+fn finish(kind: Kind, state: Option<Tally>, ask: &Ask) -> Outcome<Option<String>> {
+    let value = state.unwrap_or_else(|| Tally::empty(kind)).value(ask).map_err(|error| {
         Fail::new(SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "usage out of range").detail(error.to_string())
     })?;
     let adds_up = matches!(kind, Kind::Sum | Kind::WeightedSum | Kind::BucketSum | Kind::BucketMax);

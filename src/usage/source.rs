@@ -5,18 +5,17 @@ use std::rc::Rc;
 use pgrx::datum::DatumWithOid;
 use rustc_hash::FxHashMap;
 
-use crate::core::cover::{self, Piece, Source, Stored};
+use crate::core::cover::{self, Piece, Source};
 use crate::core::decimal::Quantity;
-use crate::core::delta;
 use crate::core::filter::Filter;
-use crate::core::key::{self, Secret};
 use crate::core::meter::{self, Meter};
 use crate::core::properties::Path;
-use crate::core::state::{Kind, State, StateError};
+use crate::core::state::{Kind, StateError, Tally};
 use crate::meters::{self, raw};
 use crate::pg::error::{Fail, Outcome, SqlState};
-use crate::pg::lock;
 use crate::pg::spi::{self, See};
+
+use super::stored::{self, Base};
 
 pub struct Question<'a> {
     pub tenant: &'a str,
@@ -34,14 +33,7 @@ pub struct Question<'a> {
 pub struct Answer {
     pub kind: Kind,
     pub percentile: Quantity,
-    pub states: FxHashMap<(usize, Option<String>, String), State>,
-}
-
-/// What a snapshot says about the stored state of the whole database.
-struct Base {
-    folded_batch: i64,
-    stored: Stored,
-    secret: Secret,
+    pub states: FxHashMap<(usize, Option<String>, String), Tally>,
 }
 
 /// A version of one of the meters, and how its part of the answer is read.
@@ -55,18 +47,18 @@ struct Version {
     /// How its groups answer the question; None when only raw events can.
     grouping: Option<Grouping>,
     /// Stretches read from rollups, with the letter of their grain.
-    stretches: Vec<(&'static str, i64, i64)>,
+    stretches: Vec<(u8, i64, i64)>,
     /// The same stretches in order of time: what deltas add to.
     whole: Vec<(i64, i64)>,
     /// Stretches read from raw events.
     raw: Vec<(i64, i64)>,
 }
 
-/// Answers for the meters of the question, in its order. Meters share every query but those for raw events: a question
-/// costs by its queries, and a balance asks for all meters of a plan at once.
+/// Answers for the meters of the question, in its order. Meters share one pass over deltas, which is what a question costs
+/// by; a balance asks for all meters of a plan at once.
 pub fn answer(question: &Question<'_>) -> Outcome<Vec<Answer>> {
-    let base = base()?;
-    let mut versions = versions(question)?;
+    let base = Base::read()?;
+    let mut versions = versions(question, &base)?;
     let mut answers = Vec::with_capacity(question.meter_keys.len());
     for (place, key) in question.meter_keys.iter().enumerate() {
         let Some(newest) = versions.iter().rfind(|version| version.place == place) else {
@@ -94,61 +86,27 @@ pub fn answer(question: &Question<'_>) -> Outcome<Vec<Answer>> {
     Ok(answers)
 }
 
-fn base() -> Outcome<Base> {
-    let (folded_batch, stored) = spi::one(
-        "SELECT s.folded_batch, s.closed_day, s.closed_month, s.hour_floor, s.day_floor, s.raw_floor FROM meterflow.fold_state s",
-        &[],
-        See::Statement,
-        |row| {
-            let stored = Stored { closed_day: row.time(1)?, closed_month: row.time(2)?, hour_floor: row.time(3)?, day_floor: row.time(4)?, raw_floor: row.time(5)? };
-            Ok((row.int8(0)?, stored))
-        },
-    )?
-    .ok_or_else(|| Fail::corrupt("meterflow.fold_state is empty"))?;
-    Ok(Base { folded_batch, stored, secret: meters::secret()? })
-}
-
 /// Every version of the meters, oldest first, with the ranges its rollups can't answer.
-fn versions(question: &Question<'_>) -> Outcome<Vec<Version>> {
+fn versions(question: &Question<'_>, base: &Base) -> Outcome<Vec<Version>> {
+    let known = meters::versions(question.tenant, base.catalogue)?;
     let mut versions: Vec<Version> = Vec::new();
-    let sql = format!(
-        "SELECT {} FROM meterflow.meter_versions WHERE tenant_id = $1 AND meter_key = ANY ($2) ORDER BY version",
-        meters::COLUMNS
-    );
-    let keys: Vec<&str> = question.meter_keys.to_vec();
-    spi::run(&sql, &[question.tenant.into(), keys.into()], See::Statement, |row| {
-        let key = row.text(1)?;
-        let (meter, complete_from) = (meters::read(row)?, row.time(13)?);
-        for place in (0..question.meter_keys.len()).filter(|&place| question.meter_keys[place] == key) {
-            versions.push(Version {
-                place,
-                meter: meter.clone(),
-                complete_from,
-                dirty: Vec::new(),
-                grouping: None,
-                stretches: Vec::new(),
-                whole: Vec::new(),
-                raw: Vec::new(),
-            });
-        }
+    for (place, key) in question.meter_keys.iter().enumerate() {
+        versions.extend(known.get(*key).into_iter().flatten().map(|version| Version {
+            place,
+            meter: version.meter.clone(),
+            complete_from: version.complete_from,
+            dirty: Vec::new(),
+            grouping: None,
+            stretches: Vec::new(),
+            whole: Vec::new(),
+            raw: Vec::new(),
+        }));
+    }
+    let mut ranges = stored::DirtyRanges::open(question)?;
+    versions.iter_mut().try_for_each(|version| {
+        version.dirty = ranges.of(version.meter.id)?;
         Ok(())
     })?;
-    let ids: Vec<i32> = versions.iter().map(|version| version.meter.id).collect();
-    // A range of one customer counts for a question about all: coarser than need be, and exact.
-    spi::run(
-        "SELECT meter_id, from_time, to_time FROM meterflow.dirty_ranges \
-          WHERE tenant_id = $1 AND meter_id = ANY ($2) AND ($3::text IS NULL OR customer_id IS NULL OR customer_id = $3) ORDER BY from_time",
-        &[question.tenant.into(), ids.into(), question.customer.into()],
-        See::Statement,
-        |row| {
-            let (meter, range) = (row.int4(0)?, (row.time(1)?, row.time(2)?));
-            versions
-                .iter_mut()
-                .filter(|version| version.meter.id == meter)
-                .for_each(|version| version.dirty.push(range));
-            Ok(())
-        },
-    )?;
     Ok(versions)
 }
 
@@ -192,9 +150,9 @@ impl Reader<'_> {
                         join(&mut version.raw, from, to);
                         continue;
                     }
-                    Source::Hour => "h",
-                    Source::Day => "d",
-                    Source::Month => "m",
+                    Source::Hour => b'h',
+                    Source::Day => b'd',
+                    Source::Month => b'm',
                 };
                 join(&mut version.whole, from, to);
                 match version.stretches.last_mut() {
@@ -286,92 +244,28 @@ impl Reader<'_> {
 
     /// Rollups of all stretches of all versions.
     fn rollups(&self, versions: &[Version], answers: &mut [Answer]) -> Outcome<()> {
-        let by_customer =
-            if self.question.customer.is_some() { "AND customer_id = $2" } else { "AND $2::text IS NULL" };
-        let columns = "bucket, customer_id, group_key, state";
-        let sql = format!(
-            "SELECT place, {columns} FROM unnest($3::int[], $4::int[], $5::text[], $6::timestamptz[], $7::timestamptz[]) \
-                    AS stretch (place, meter, letter, low, high) \
-              CROSS JOIN LATERAL (SELECT {columns} FROM meterflow.rollups \
-                 WHERE tenant_id = $1 AND meter_id = meter AND grain = letter::\"char\" {by_customer} AND bucket >= low AND bucket < high) r"
-        );
-        let (mut places, mut meters, mut letters) = (Vec::<i32>::new(), Vec::<i32>::new(), Vec::<&str>::new());
-        let (mut low, mut high) = (Vec::new(), Vec::new());
-        for (place, version) in versions.iter().enumerate() {
+        let mut rollups = stored::Rollups::open(self.question)?;
+        for version in versions {
             for &(letter, from, to) in &version.stretches {
-                places.push(place as i32);
-                meters.push(version.meter.id);
-                letters.push(letter);
-                low.push(from);
-                high.push(to);
+                rollups.of(version.meter.id, letter, from, to, |bucket, customer, group, state| {
+                    self.merge(version, answers, bucket, customer, group, state)
+                })?;
             }
         }
-        let args: [DatumWithOid<'_>; 7] = [
-            self.question.tenant.into(),
-            self.question.customer.into(),
-            places.into(),
-            meters.into(),
-            letters.into(),
-            spi::times(&low),
-            spi::times(&high),
-        ];
-        spi::run(&sql, &args, See::Statement, |row| {
-            let version = &versions[row.int4(0)? as usize];
-            let (bucket, customer, group) = (row.time(1)?, row.text(2)?, row.text(3)?);
-            row.with_bytes(4, |bytes| self.merge(version, answers, bucket, &customer, &group, bytes))?
-        })?;
         Ok(())
     }
 
     /// Deltas that no rollup holds yet, of hours the answer takes from rollups.
     fn deltas(&self, versions: &[Version], answers: &mut [Answer]) -> Outcome<()> {
-        let wanted = self.question.customer;
-        let bucket =
-            wanted.map(|customer| delta::bucket_of(key::subject(&self.base.secret, self.question.tenant, customer)));
-        let by_bucket = if bucket.is_some() { "AND bucket = $3" } else { "AND $3::smallint IS NULL" };
-        let sql = format!("SELECT entries FROM meterflow.deltas WHERE batch > $1 AND tenant_id = $2 {by_bucket}");
-        let args: [DatumWithOid<'_>; 3] = [self.base.folded_batch.into(), self.question.tenant.into(), bucket.into()];
-        spi::stream(&sql, &args, See::Statement, |row| {
-            row.with_bytes(0, |customers| {
-                for customer in delta::customers(customers) {
-                    let (customer, packed) = customer.map_err(unreadable)?;
-                    if wanted.is_some_and(|wanted| wanted != customer) {
-                        continue;
-                    }
-                    for entry in delta::entries(packed) {
-                        let entry = entry.map_err(unreadable)?;
-                        for version in versions.iter().filter(|version| version.meter.id == entry.meter) {
-                            let next = version.whole.partition_point(|&(_, to)| to <= entry.bucket);
-                            if version.whole.get(next).is_some_and(|&(from, _)| from <= entry.bucket) {
-                                self.merge(version, answers, entry.bucket, customer, entry.group, entry.state)?;
-                            }
-                        }
-                    }
+        stored::deltas(self.question, self.base, |customer, entry| {
+            for version in versions.iter().filter(|version| version.meter.id == entry.meter) {
+                let next = version.whole.partition_point(|&(_, to)| to <= entry.bucket);
+                if version.whole.get(next).is_some_and(|&(from, _)| from <= entry.bucket) {
+                    self.merge(version, answers, entry.bucket, customer, entry.group, entry.state)?;
                 }
-                Ok(())
-            })?
-        })?;
-        self.check_not_emptied()
-    }
-
-    /// On a standby, deltas may have been thrown away that this snapshot still needs (`rollup/slots.rs`).
-    fn check_not_emptied(&self) -> Outcome<()> {
-        if !lock::in_recovery() {
-            return Ok(());
-        }
-        let emptied =
-            spi::one("SELECT coalesce(max(emptied_batch), 0) FROM meterflow.delta_slots", &[], See::Latest, |row| {
-                row.int8(0)
-            })?;
-        if emptied.unwrap_or(0) > self.base.folded_batch {
-            return Err(Fail::new(
-                SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                "this snapshot is too old to answer usage from a standby",
-            )
-            .detail("Deltas it needs have been folded and dropped on the primary since.")
-            .hint("Retry in a new transaction, or set hot_standby_feedback = on."));
-        }
-        Ok(())
+            }
+            Ok(())
+        })
     }
 
     fn merge(
@@ -386,16 +280,8 @@ impl Reader<'_> {
         let Some(grouping) = &version.grouping else { return Ok(()) };
         let answer = &mut answers[version.place];
         let Some(group) = self.regroup(&version.meter, grouping, group)? else { return Ok(()) };
-        let state = State::decode(state).map_err(unreadable)?;
-        match answer.states.entry((self.window(bucket), self.row_customer(customer), group)) {
-            std::collections::hash_map::Entry::Occupied(mut merged) => {
-                merged.get_mut().merge(&state).map_err(unreadable)
-            }
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(state);
-                Ok(())
-            }
-        }
+        let place = (self.window(bucket), self.row_customer(customer), group);
+        answer.states.entry(place).or_insert_with(|| Tally::empty(version.meter.kind)).merge(state).map_err(unreadable)
     }
 
     fn raw(&self, version: &Version, from: i64, to: i64, answers: &mut [Answer]) -> Outcome<()> {
@@ -412,7 +298,7 @@ impl Reader<'_> {
         raw::samples(
             &scope,
             std::slice::from_ref(meter),
-            &self.base.secret,
+            &self.base.catalogue.secret,
             See::Statement,
             |customer, meter, tape, sample| {
                 if self.question.filter.is_some_and(|filter| !filter.matches(tape)) {
@@ -421,7 +307,7 @@ impl Reader<'_> {
                 let mut group = String::new();
                 meter::write_group(self.question.group_by, tape, &mut group);
                 let key = (self.window(sample.at), self.row_customer(customer), group);
-                answer.states.entry(key).or_insert_with(|| State::empty(meter.kind)).add(sample).map_err(unreadable)
+                answer.states.entry(key).or_insert_with(|| Tally::empty(meter.kind)).add(sample).map_err(unreadable)
             },
         )
     }
@@ -481,7 +367,7 @@ pub fn group_object(names: &[String], group: &str) -> Outcome<Option<String>> {
     Ok(Some(format!("{{{}}}", members.join(","))))
 }
 
-fn unreadable(error: StateError) -> Fail {
+pub fn unreadable(error: StateError) -> Fail {
     Fail::corrupt("a stored usage state can not be used").detail(error.to_string())
 }
 

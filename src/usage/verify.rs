@@ -37,7 +37,7 @@ type Row = (
 );
 
 #[pg_extern(sql = "")]
-fn verify(
+fn verify_usage(
     meter_key: Option<&str>,
     start_time: TimestampWithTimeZone,
     end_time: TimestampWithTimeZone,
@@ -161,7 +161,7 @@ impl Audit<'_> {
     /// Rollups of a grain against the finer ones they were made from, where both are stored.
     fn climbed(&self, grain: &str, finer: &str, unit: &str, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
         let sql = format!(
-            "WITH base AS (SELECT CASE WHEN $3 = 'd' THEN closed_day ELSE closed_month END AS closed, CASE WHEN $3 = 'd' THEN greatest(hour_floor, day_floor) ELSE day_floor END AS floor FROM meterflow.fold_state), \
+            "WITH base AS (SELECT closed_day AS closed, CASE WHEN $3 = 'd' THEN greatest(hour_floor, day_floor) ELSE day_floor END AS floor FROM meterflow.fold_state), \
                   fine AS (SELECT customer_id, group_key, date_trunc('{unit}', bucket, 'UTC') AS bucket, meterflow.merge(state) AS state \
                              FROM meterflow.rollups, base WHERE tenant_id = $1 AND meter_id = $2 AND grain = $4::\"char\" AND bucket >= floor AND bucket < closed GROUP BY 1, 2, 3), \
                   coarse AS (SELECT customer_id, group_key, bucket, meterflow.merge(state) AS state \

@@ -24,12 +24,17 @@ use std::time::{Duration, Instant};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use super::wanted;
+use crate::pg::bell;
 use crate::pg::error::Outcome;
 use crate::pg::spi::{self, See};
 use crate::pg::worker as pg;
 
 /// Longest sleep: how soon a dropped extension, or somebody who waits for the database, is noticed.
 const TICK: Duration = Duration::from_secs(1);
+/// The job that a COPY into the inbox calls, and the least time between two such calls: a client that commits row by row
+/// must not make the worker look for each.
+const INBOX_JOB: &str = "drain_inbox";
+const INBOX_PAUSE: Duration = Duration::from_millis(100);
 const REPORT: Duration = Duration::from_secs(10);
 const RELOAD: Duration = Duration::from_secs(60);
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
@@ -42,6 +47,7 @@ struct Job {
     full: Option<i64>,
     every: Duration,
     due: Instant,
+    began: Option<Instant>,
     failures: u32,
     /// It has not run yet in the life of this worker.
     first: bool,
@@ -68,7 +74,11 @@ fn run(database: u32) {
     pg::set(c"jit", c"off");
 
     match pg::attempt("starting", || Ok(installed()?.filter(|_| pg::claim_database()))) {
-        Ok(Some(extension)) => serve(extension),
+        Ok(Some(extension)) => {
+            bell::sit_down();
+            serve(extension);
+            bell::stand_up();
+        }
         Ok(None) => {}
         Err(failure) => pg::log(PgLogLevel::WARNING, &failure),
     }
@@ -151,6 +161,11 @@ fn serve(extension: i64) {
         if !next.is_zero() {
             pg::wait(next.min(TICK));
         }
+        if bell::inbox_rang()
+            && let Some(job) = jobs.iter_mut().find(|job| job.name == INBOX_JOB && job.failures == 0)
+        {
+            job.due = job.due.min(job.began.map_or_else(Instant::now, |began| began + INBOX_PAUSE));
+        }
     }
 }
 
@@ -175,6 +190,7 @@ fn list() -> Outcome<Vec<Job>> {
             full: row.get(2),
             every: seconds(row.require(3)?),
             due: if failures > 0 { now + pause } else { now },
+            began: None,
             failures,
             first: true,
             reported: None,
@@ -205,6 +221,7 @@ impl Job {
             self.first = false;
         }
         let began = Instant::now();
+        self.began = Some(began);
         let outcome = pg::attempt(&self.call, || match pg::may_work() {
             true => spi::one(&self.call, &[], See::Write, |row| Ok(row.get::<i64>(0))),
             false => Ok(None), // paused since this round began: nothing done

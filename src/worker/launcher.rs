@@ -20,6 +20,7 @@ use pgrx::PgLogLevel;
 use pgrx::bgworkers::{BackgroundWorkerStatus, DynamicBackgroundWorker};
 
 use super::{LAUNCHER_INTERVAL, wanted};
+use crate::pg::bell;
 use crate::pg::worker as pg;
 
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -50,7 +51,7 @@ fn run(_: u32) {
         if pg::heed_signals() {
             look_at = Instant::now();
         }
-        let rang = pg::answer();
+        let rang = bell::answer();
         if Instant::now() >= look_at || rang.iter().any(|oid| !databases.contains_key(oid)) {
             match pg::attempt("looking for databases", || Ok(pg::databases())) {
                 Ok(found) => remember(&mut databases, found),

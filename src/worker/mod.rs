@@ -15,7 +15,7 @@ use crate::pg;
 /// something by hand; reads stay exact and only get slower.
 static WORKERS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
-/// Time between two folds, and between two looks at the inbox, in milliseconds. A fold costs by the groups it touches,
+/// Time between two folds, and between two looks at the inbox that no COPY has asked for, in milliseconds. A fold costs by the groups it touches,
 /// a read by the batches not folded. 2 seconds: at 100 batches a second a reader unpacks some 200 small rows, and
 /// folding takes half of what it took at 1 second. Raise it on a server with many idle databases.
 static FOLD_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(2_000);
@@ -40,7 +40,7 @@ pub fn define_settings() {
     GucRegistry::define_int_guc(
         c"meterflow.fold_interval",
         c"Time between two folds.",
-        c"Also between two looks at the inbox. Reads are exact whatever it is.",
+        c"Also between two looks at the inbox when nothing came in. Reads are exact whatever it is.",
         &FOLD_INTERVAL,
         10,
         3_600_000,
@@ -86,7 +86,7 @@ fn wanted(database: &str) -> bool {
 /// False when the library isn't preloaded, and so nobody listens.
 #[pg_extern(sql = "")]
 fn wake_worker() -> bool {
-    pg::worker::ring_at_commit()
+    pg::bell::ring_at_commit()
 }
 
 /// Keeps this database's worker from starting jobs until the session ends; waits for the job that runs.

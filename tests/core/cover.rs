@@ -23,13 +23,7 @@ fn stored() -> impl Strategy<Value = Stored> {
         let closed_day = floor(Source::Day, closed);
         let mut floors = [a, b, c].map(|at| floor(Source::Month, at.min(closed_day)));
         floors.sort_unstable();
-        Stored {
-            closed_day,
-            closed_month: floor(Source::Month, closed_day),
-            day_floor: floors[0],
-            hour_floor: floors[1],
-            raw_floor: floors[2],
-        }
+        Stored { closed_day, day_floor: floors[0], hour_floor: floors[1], raw_floor: floors[2] }
     })
 }
 
@@ -83,9 +77,11 @@ fn check(piece: &Piece, dirty: &[(i64, i64)], stored: &Stored) -> Result<(), Tes
         }
         Source::Hour => (i64::MAX, stored.hour_floor),
         Source::Day => (stored.closed_day, stored.day_floor),
-        Source::Month => (stored.closed_month, i64::MIN),
+        Source::Month => (stored.closed_day, i64::MIN),
     };
-    prop_assert!(whole(piece.source, piece.from) && whole(piece.source, piece.to), "half a bucket: {:?}", piece);
+    // A month that is not over has a rollup of its closed days.
+    let ends = whole(piece.source, piece.to) || piece.source == Source::Month && piece.to == stored.closed_day;
+    prop_assert!(whole(piece.source, piece.from) && ends, "half a bucket: {:?}", piece);
     prop_assert!(piece.to <= finest.0 && piece.from >= finest.1, "nothing stored: {:?}", piece);
     prop_assert!(dirty.iter().all(|&(low, high)| high <= piece.from || piece.to <= low), "dirty: {:?}", piece);
     Ok(())
@@ -93,14 +89,25 @@ fn check(piece: &Piece, dirty: &[(i64, i64)], stored: &Stored) -> Result<(), Tes
 
 #[test]
 fn a_closed_month_is_one_piece() {
-    let stored = Stored {
-        closed_day: 20_000 * DAY,
-        closed_month: floor(Source::Month, 20_000 * DAY),
-        hour_floor: i64::MIN,
-        day_floor: i64::MIN,
-        raw_floor: i64::MIN,
-    };
+    let stored = Stored { closed_day: 20_000 * DAY, hour_floor: i64::MIN, day_floor: i64::MIN, raw_floor: i64::MIN };
     let from = floor(Source::Month, 19_800 * DAY);
     let to = ceil(Source::Month, from + DAY);
     assert_eq!(cover(from, to, &[], &stored), Ok(vec![Piece { from, to, source: Source::Month }]));
+}
+
+#[test]
+fn the_current_month_is_its_closed_days_and_the_hours_since() {
+    let closed_day = 20_000 * DAY; // 2024-10-04
+    let stored = Stored { closed_day, hour_floor: i64::MIN, day_floor: i64::MIN, raw_floor: i64::MIN };
+    let (from, now) = (floor(Source::Month, closed_day), closed_day + 9 * HOUR + MINUTE);
+    let piece = |from, to, source| Piece { from, to, source };
+    let today = [piece(closed_day, now - MINUTE, Source::Hour), piece(now - MINUTE, now, Source::Raw)];
+    let month = [piece(from, closed_day, Source::Month), today[0], today[1]];
+    assert_eq!(cover(from, now, &[], &stored), Ok(month.to_vec()));
+    // Without its first hour, or up to yesterday, it is days.
+    let days =
+        [piece(from + HOUR, from + DAY, Source::Hour), piece(from + DAY, closed_day, Source::Day), today[0], today[1]];
+    assert_eq!(cover(from + HOUR, now, &[], &stored), Ok(days.to_vec()));
+    let yesterday = closed_day - DAY;
+    assert_eq!(cover(from, yesterday, &[], &stored), Ok(vec![piece(from, yesterday, Source::Day)]));
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::core::decimal::Quantity;
-use crate::core::state::{Ask, Kind, Sample, State, StateError};
+use crate::core::state::{Ask, Kind, Sample, State, StateError, Tally};
 use crate::decimal_tests::{quantity, rounded, scaled};
 
 /// A sample and its value in thousandths.
@@ -68,6 +68,22 @@ proptest! {
                 whole.merge(&state(*kind, mine)).unwrap();
             }
             prop_assert_eq!(bytes(&whole), bytes(&state(*kind, &raws)), "{:?}", kind);
+        }
+    }
+
+    #[test]
+    fn a_tally_has_the_value_of_the_merged_state(a in raws(0..20), b in raws(0..20), c in raws(0..20), undo: bool) {
+        for kind in Kind::ALL {
+            let (mut whole, mut tally) = (state(*kind, &a), Tally::empty(*kind));
+            a.iter().for_each(|raw| tally.add(&raw.sample).unwrap());
+            let (b, c) = (state(*kind, &b), state(*kind, &c));
+            let undone = if undo { c.negate() } else { None };
+            for part in [Some(b), Some(c), undone].into_iter().flatten() {
+                whole.merge(&part).unwrap();
+                tally.merge(&bytes(&part)).unwrap();
+            }
+            prop_assert_eq!(tally.value(&ASK), whole.value(&ASK), "{:?}", kind);
+            prop_assert_eq!(tally.is_empty(), whole.is_empty(), "{:?}", kind);
         }
     }
 
@@ -168,9 +184,14 @@ proptest! {
                     prop_assert_eq!(&bytes(&read), &damaged);
                     let _ = (read.value(&ASK), read.negate(), read.buckets(), merged_or_error(&read));
                 }
+                prop_assert_eq!(Tally::empty(*kind).merge(&damaged).is_ok(), decoded(*kind, &damaged), "{:?}", kind);
             }
         }
     }
+}
+
+fn decoded(kind: Kind, bytes: &[u8]) -> bool {
+    State::decode(bytes).is_ok_and(|state| state.kind() == kind)
 }
 
 fn merged_or_error(state: &State) -> Result<State, StateError> {

@@ -44,6 +44,7 @@ impl Amount {
 
     /// The number that digits in base 10,000 spell, the first one worth 10,000^`weight`, as `numeric` keeps them.
     /// The same limits as [`Amount::parse`].
+    #[inline]
     pub fn from_base_10000(
         negative: bool,
         digits: impl ExactSizeIterator<Item = u16>,
@@ -57,44 +58,61 @@ impl Amount {
             let magnitude = digits.fold(0_i128, |sum, digit| sum * 10_000 + i128::from(digit));
             Amount { coefficient: I256::new(magnitude), scale: after as u32 * 4 }
         } else {
-            let base = I256::new(10_000);
-            let mut coefficient = I256::ZERO;
-            for digit in digits {
-                let grown = coefficient.checked_mul(base).and_then(|sum| sum.checked_add(I256::from(digit)));
-                coefficient = grown.ok_or(QuantityError::TooLarge)?;
-            }
-            if after < 0 {
-                let zeros = after.unsigned_abs().saturating_mul(4);
-                if zeros > MAX_SCALE {
-                    return Err(QuantityError::TooLarge);
-                }
-                coefficient = product(coefficient, pow10(zeros)).ok_or(QuantityError::TooLarge)?;
-            }
-            let amount = Amount { coefficient, scale: after.max(0) as u32 * 4 };
-            // Only up to three zeros can be left at the end: a digit of base 10,000 that is zero is not kept.
-            let amount =
-                if amount.scale > SCALE + 3 { return Err(QuantityError::TooPrecise) } else { amount.shortest() };
-            if amount.scale > SCALE {
-                return Err(QuantityError::TooPrecise);
-            }
-            amount
+            Amount::from_many(digits, after)?
         };
         Ok(if negative { -amount } else { amount })
     }
 
+    /// As [`Amount::from_base_10000`], any number of digits, so many `after` the point.
+    #[inline(never)]
+    fn from_many(digits: impl Iterator<Item = u16>, after: i32) -> Result<Amount, QuantityError> {
+        let base = I256::new(10_000);
+        let mut coefficient = I256::ZERO;
+        for digit in digits {
+            let grown = coefficient.checked_mul(base).and_then(|sum| sum.checked_add(I256::from(digit)));
+            coefficient = grown.ok_or(QuantityError::TooLarge)?;
+        }
+        if after < 0 {
+            let zeros = after.unsigned_abs().saturating_mul(4);
+            if zeros > MAX_SCALE {
+                return Err(QuantityError::TooLarge);
+            }
+            coefficient = product(coefficient, pow10(zeros)).ok_or(QuantityError::TooLarge)?;
+        }
+        // Only up to three zeros can be left at the end: a digit of base 10,000 that is zero is not kept.
+        let scale = after.max(0).cast_unsigned().saturating_mul(4);
+        if scale > SCALE + 3 {
+            return Err(QuantityError::TooPrecise);
+        }
+        let amount = Amount { coefficient, scale }.shortest();
+        if amount.scale > SCALE { Err(QuantityError::TooPrecise) } else { Ok(amount) }
+    }
+
+    #[inline]
     pub fn is_zero(&self) -> bool {
         self.coefficient == I256::ZERO
     }
 
+    #[inline]
     pub fn is_negative(&self) -> bool {
         self.coefficient.is_negative()
     }
 
+    #[inline]
     pub fn is_positive(&self) -> bool {
         self.coefficient.is_positive()
     }
 
+    #[inline]
     pub fn checked_add(&self, other: &Amount) -> Result<Amount, QuantityError> {
+        match narrow_aligned(self, other) {
+            Some((a, b, scale)) => Ok(Amount { coefficient: I256::new(a + b), scale }),
+            None => self.add_wide(other),
+        }
+    }
+
+    #[inline(never)]
+    fn add_wide(&self, other: &Amount) -> Result<Amount, QuantityError> {
         // Zeros at the end must not make a sum too large that could be held without them.
         let sum = |a: &Amount, b: &Amount| {
             let (a, b, scale) = aligned(a, b)?;
@@ -103,12 +121,25 @@ impl Amount {
         sum(self, other).or_else(|| sum(&self.shortest(), &other.shortest())).ok_or(QuantityError::TooLarge)
     }
 
+    #[inline]
     pub fn checked_sub(&self, other: &Amount) -> Result<Amount, QuantityError> {
         self.checked_add(&-*other)
     }
 
     /// The exact product, or an error when it has more digits than 255 bits hold.
+    #[inline]
     pub fn checked_mul(&self, other: &Amount) -> Result<Amount, QuantityError> {
+        let scale = self.scale + other.scale;
+        match (narrow(self.coefficient), narrow(other.coefficient)) {
+            (Some(a), Some(b)) if scale <= MAX_SCALE => {
+                Ok(Amount { coefficient: I256::new(i128::from(a) * i128::from(b)), scale })
+            }
+            _ => self.mul_wide(other),
+        }
+    }
+
+    #[inline(never)]
+    fn mul_wide(&self, other: &Amount) -> Result<Amount, QuantityError> {
         let scale = self.scale + other.scale;
         if let Some(coefficient) = product(self.coefficient, other.coefficient).filter(has_negative)
             && scale <= MAX_SCALE
@@ -122,6 +153,7 @@ impl Amount {
     }
 
     /// So many percent of it.
+    #[inline]
     pub fn percent(&self, rate: &Amount) -> Result<Amount, QuantityError> {
         let hundredfold = self.checked_mul(rate)?;
         let hundredfold = if hundredfold.scale + 2 > MAX_SCALE { hundredfold.shortest() } else { hundredfold };
@@ -226,6 +258,7 @@ impl Amount {
     }
 
     /// Its coefficient and scale, for whoever writes it down. There may be zeros at the end.
+    #[inline]
     pub fn parts(&self) -> (I256, u32) {
         (self.coefficient, self.scale)
     }
@@ -247,6 +280,7 @@ impl std::ops::Neg for Amount {
 }
 
 impl PartialEq for Amount {
+    #[inline]
     fn eq(&self, other: &Amount) -> bool {
         self.cmp(other) == Ordering::Equal
     }
@@ -255,13 +289,25 @@ impl PartialEq for Amount {
 impl Eq for Amount {}
 
 impl PartialOrd for Amount {
+    #[inline]
     fn partial_cmp(&self, other: &Amount) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for Amount {
+    #[inline]
     fn cmp(&self, other: &Amount) -> Ordering {
+        match narrow_aligned(self, other) {
+            Some((a, b, _)) => a.cmp(&b),
+            None => self.cmp_wide(other),
+        }
+    }
+}
+
+impl Amount {
+    #[inline(never)]
+    fn cmp_wide(&self, other: &Amount) -> Ordering {
         match aligned(self, other) {
             Some((a, b, _)) => a.cmp(&b),
             // The one with fewer decimals is too large to be written with as many as the other has, so its magnitude
@@ -270,6 +316,25 @@ impl Ord for Amount {
             None => I256::ZERO.cmp(&other.coefficient),
         }
     }
+}
+
+/// Two coefficients at one scale in 128 bits, with room for their sum: of numbers as they usually are.
+#[inline]
+fn narrow_aligned(a: &Amount, b: &Amount) -> Option<(i128, i128, u32)> {
+    /// 2^63 · 10^18 is below 2^123.
+    const ZEROS: usize = 18;
+    const POWERS: [i64; ZEROS + 1] = {
+        let mut powers = [1; ZEROS + 1];
+        let mut n = 1;
+        while n < powers.len() {
+            powers[n] = powers[n - 1] * 10;
+            n += 1;
+        }
+        powers
+    };
+    let (left, right) = (i128::from(narrow(a.coefficient)?), i128::from(narrow(b.coefficient)?));
+    let power = i128::from(*POWERS.get(a.scale.abs_diff(b.scale) as usize)?);
+    Some(if a.scale < b.scale { (left * power, right, b.scale) } else { (left, right * power, a.scale) })
 }
 
 /// −2^255 is the one number that fits and whose negative doesn't: it counts as too large.

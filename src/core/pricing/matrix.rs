@@ -23,10 +23,12 @@ pub struct Matrix {
     dearest_only: bool,
 }
 
+/// All must hold: a dimension, and the values that it may have.
+type Conditions = Vec<(String, Vec<Option<String>>)>;
+
 #[derive(Clone, Debug, PartialEq)]
 struct Cell {
-    /// All must hold: a dimension, and the values that it may have.
-    conditions: Vec<(String, Vec<Option<String>>)>,
+    conditions: Conditions,
     price: Model,
 }
 
@@ -115,10 +117,7 @@ impl Matrix {
 }
 
 impl Cell {
-    fn conditions(
-        cell: &mut Fields<'_>,
-        named: Option<&BTreeSet<String>>,
-    ) -> Result<Vec<(String, Vec<Option<String>>)>, ModelError> {
+    fn conditions(cell: &mut Fields<'_>, named: Option<&BTreeSet<String>>) -> Result<Conditions, ModelError> {
         let mut wanted = cell.optional_object("match")?.ok_or_else(|| cell.fault("match", "is missing"))?;
         let mut conditions = Vec::new();
         for (dimension, raw) in wanted.rest() {

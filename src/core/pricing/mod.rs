@@ -85,6 +85,7 @@ impl fmt::Display for Missing {
 }
 
 /// What `usage` of a whole period that is over costs.
+#[inline]
 pub fn price(model: &Model, usage: &Usage) -> Result<Priced, PriceError> {
     price_with(model, usage, &Terms::default(), &mut Silent)
 }

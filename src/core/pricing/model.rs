@@ -181,6 +181,7 @@ impl Model {
     }
 
     /// Up to the minimum: all but the commitment.
+    #[inline]
     fn cost(&self, usage: &Usage, terms: &Terms, recorder: &mut impl Recorder) -> Result<Amount, PriceError> {
         let mut amount = match &self.charge {
             Charge::Flat(flat) => flat.price(&usage.quantity, recorder),
@@ -231,6 +232,7 @@ impl Model {
         Ok(amount)
     }
 
+    #[inline]
     fn charged_units(&self, quantity: &Amount, recorder: &mut impl Recorder) -> Result<Amount, PriceError> {
         let mut quantity = *quantity;
         if let Some(conversion) = &self.conversion {
@@ -244,6 +246,7 @@ impl Model {
 }
 
 /// What `usage` costs on these terms, unrounded. The recorder is told each step.
+#[inline]
 pub fn price_with(
     model: &Model,
     usage: &Usage,

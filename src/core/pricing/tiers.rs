@@ -104,21 +104,20 @@ impl Tiered {
             });
         }
         let mut total = Amount::ZERO;
-        let mut from = Amount::ZERO;
+        let mut from = &Amount::ZERO;
         for (i, tier) in self.tiers.iter().enumerate() {
-            let inside = tier.up_to.filter(|bound| bound < selecting);
-            let units = match (self.kind, inside) {
-                (Kind::Volume, Some(_)) => None,
-                (Kind::Volume, None) => Some(*quantity),
-                (_, Some(bound)) => Some(bound.checked_sub(&from)?),
-                (_, None) => Some(quantity.checked_sub(&from)?),
-            };
-            if let Some(units) = units {
+            // The bound, of a tier that the quantity goes beyond.
+            let inside = tier.up_to.as_ref().filter(|bound| *bound < selecting);
+            if self.kind != Kind::Volume || inside.is_none() {
+                let units = match self.kind {
+                    Kind::Volume => *quantity,
+                    _ => inside.unwrap_or(quantity).checked_sub(from)?,
+                };
                 let (cost, packages) = tier.price.price(&units)?;
                 let amount = cost.checked_add(&tier.flat_amount)?;
                 recorder.record(|| Step::Tier {
                     tier: i + 1,
-                    from,
+                    from: *from,
                     up_to: tier.up_to,
                     quantity: units,
                     price: tier.price.clone(),

@@ -36,6 +36,7 @@ impl UnitPrice {
     }
 
     /// What `quantity` costs, and how many packages that is, where there are any.
+    #[inline]
     pub(super) fn price(&self, quantity: &Amount) -> Result<(Amount, Option<Amount>), QuantityError> {
         match self {
             UnitPrice::Each { unit_amount: factor } | UnitPrice::Carried { multiplier: factor } => {
@@ -50,6 +51,7 @@ impl UnitPrice {
     }
 
     /// Whether less than nothing has a price: a credit. There is no such thing as a package to give back.
+    #[inline]
     pub(super) fn credits(&self) -> bool {
         !matches!(self, UnitPrice::Package { .. })
     }

@@ -22,12 +22,15 @@ mod max;
 mod min;
 mod percentile;
 mod sum;
+mod tally;
 mod unique;
 mod weighted_sum;
 
 use std::fmt;
 
 use super::decimal::{Quantity, QuantityError};
+
+pub use tally::Tally;
 
 /// First byte of every stored state.
 const VERSION: u8 = 1;
@@ -248,13 +251,18 @@ impl State {
 
     /// Reads a stored form. Any bytes are safe to pass; memory stays within a small multiple of their length.
     pub fn decode(bytes: &[u8]) -> Result<State, StateError> {
-        let (&[version, code], mut body) = bytes.split_first_chunk().ok_or(StateError::Malformed("header"))?;
+        let (kind, mut body) = State::split(bytes)?;
+        let state = State::decode_body(kind, &mut body)?;
+        if body.is_empty() { Ok(state) } else { Err(StateError::Malformed("trailing bytes")) }
+    }
+
+    /// Kind and body of a stored form.
+    fn split(bytes: &[u8]) -> Result<(Kind, &[u8]), StateError> {
+        let (&[version, code], body) = bytes.split_first_chunk().ok_or(StateError::Malformed("header"))?;
         if version != VERSION {
             return Err(StateError::Version(version));
         }
-        let kind = Kind::from_code(code).ok_or(StateError::Kind(code))?;
-        let state = State::decode_body(kind, &mut body)?;
-        if body.is_empty() { Ok(state) } else { Err(StateError::Malformed("trailing bytes")) }
+        Ok((Kind::from_code(code).ok_or(StateError::Kind(code))?, body))
     }
 
     /// The value of each of the meter's own buckets, by start; none for kinds without buckets.

@@ -119,6 +119,57 @@ SELECT accepted, duplicates, failed FROM meterflow.retry_rejected();
 SELECT count(*) FROM meterflow.verify();
 RESET ROLE;
 
+-- usage() finds rows by their indexes, not by queries: the caller still needs SELECT on each table, and policies count.
+-- The worker or maintain() folds first, so that rollups answer.
+DO $$ BEGIN
+  WHILE EXISTS (SELECT FROM meterflow.dirty_ranges) OR EXISTS (SELECT FROM meterflow.batches WHERE batch > (SELECT folded_batch FROM meterflow.fold_state)) LOOP
+    PERFORM meterflow.fold();
+    PERFORM pg_sleep(0.01);
+  END LOOP;
+END $$;
+PREPARE calls AS
+  SELECT value > 0 AS counted
+    FROM meterflow.usage('calls', date_trunc('day', now(), 'UTC') - interval '40 days', date_trunc('day', now(), 'UTC') + interval '2 days', 'acme');
+DO $$
+DECLARE name text; outcome text;
+BEGIN
+  FOREACH name IN ARRAY '{fold_state,meter_versions,dirty_ranges,rollups,deltas}'::text[] LOOP
+    EXECUTE format('REVOKE SELECT ON meterflow.%I FROM regress_mf_read', name);
+    SET LOCAL ROLE regress_mf_read;
+    BEGIN
+      PERFORM FROM meterflow.usage('calls', date_trunc('day', now(), 'UTC'), date_trunc('day', now(), 'UTC') + interval '2 days', 'acme');
+      outcome := 'answered';
+    EXCEPTION WHEN insufficient_privilege THEN
+      outcome := SQLERRM;
+    END;
+    RESET ROLE;
+    EXECUTE format('GRANT SELECT ON meterflow.%I TO regress_mf_read', name);
+    RAISE NOTICE '%', outcome;
+  END LOOP;
+END $$;
+SET ROLE regress_mf_read;
+EXECUTE calls;
+RESET ROLE;
+ALTER TABLE meterflow.rollups ENABLE ROW LEVEL SECURITY;
+ALTER TABLE meterflow.deltas ENABLE ROW LEVEL SECURITY;
+CREATE POLICY regress_mf ON meterflow.rollups TO regress_mf_read USING (customer_id = 'acme');
+CREATE POLICY regress_mf ON meterflow.deltas TO regress_mf_read USING (true);
+SET ROLE regress_mf_read;
+EXECUTE calls;
+RESET ROLE;
+ALTER POLICY regress_mf ON meterflow.rollups USING (customer_id = 'other');
+SET ROLE regress_mf_read;
+EXECUTE calls;
+SET row_security = off;
+EXECUTE calls;
+RESET row_security;
+RESET ROLE;
+EXECUTE calls;
+DROP POLICY regress_mf ON meterflow.rollups;
+DROP POLICY regress_mf ON meterflow.deltas;
+ALTER TABLE meterflow.rollups DISABLE ROW LEVEL SECURITY;
+ALTER TABLE meterflow.deltas DISABLE ROW LEVEL SECURITY;
+
 -- What was granted is taken back, and access that does not exist is refused.
 SELECT meterflow.grant_access(r, 'none') FROM unnest('{regress_mf_stranger,regress_mf_ingest,regress_mf_read,regress_mf_admin}'::regrole[]) AS r;
 SELECT r.rolname, count(p.*) AS functions

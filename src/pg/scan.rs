@@ -1,0 +1,254 @@
+//! Rows of the extension's own tables, found by an index without the executor. A read asks for a few rows of six
+//! tables; started as SPI queries these took three quarters of its time, and a plan that another session's TRUNCATE or
+//! ANALYZE had made invalid was planned again within the call.
+//!
+//! # What stays as in a query
+//! - Snapshot: the active one, that is the calling statement's; all scans of a call see the same instant.
+//! - Privileges: the caller must be allowed to SELECT the table, checked at each `open`; only `open_as_owner` leaves that
+//!   out, for what verbs need and callers may not see.
+//! - Row-level security: where a policy applies to the caller, the rows come from a query after all.
+//! - Locks: AccessShareLock on tables and indexes, held to the end of the transaction.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+
+use super::error::{Fail, Outcome};
+use super::session;
+use super::spi::{self, Row, See};
+
+/// A table, and by which columns its rows are looked for.
+pub struct Table {
+    /// What the caller must be allowed to read.
+    pub name: &'static str,
+    /// Where the rows are: the table itself or its children, each with an index that begins with `key`.
+    pub parts: &'static [(&'static str, &'static str)],
+    pub key: &'static [&'static str],
+}
+
+#[derive(Clone, Copy)]
+pub enum Is {
+    Equal,
+    Above,
+    AtLeast,
+    Below,
+}
+
+#[derive(Clone, Copy)]
+pub enum Value<'a> {
+    Text(&'a str),
+    Int2(i16),
+    Int4(i32),
+    Int8(i64),
+    /// A value of type "char".
+    Letter(u8),
+    /// Unix microseconds.
+    Time(i64),
+    Bool(bool),
+}
+
+/// Terms of a question at most.
+const MOST_TERMS: usize = 8;
+
+/// What is asked of a column of the key.
+pub type Term<'a> = (usize, Is, Value<'a>);
+
+/// A table open for reading.
+pub struct Reader {
+    table: &'static Table,
+    /// None: a policy applies to the caller.
+    parts: Option<Vec<Part>>,
+}
+
+struct Part {
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    scan: pg_sys::IndexScanDesc,
+}
+
+/// How far the caller may read a table.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Access {
+    All,
+    /// Row-level security decides.
+    ByPolicy,
+}
+
+/// Raises the error of a query when the caller may not read the table.
+pub fn access(name: &str) -> Outcome<Access> {
+    let oid = session::relation(name)?;
+    // SAFETY: syscache look-ups for the current user; both raise an ERROR where a query would. Nothing is held yet.
+    unsafe {
+        let may = pg_sys::pg_class_aclcheck(oid, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+        if may != pg_sys::AclResult::ACLCHECK_OK {
+            let name = std::ffi::CString::new(name).unwrap_or_default();
+            pg_sys::aclcheck_error(may, pg_sys::ObjectType::OBJECT_TABLE, name.as_ptr());
+        }
+        let policy = pg_sys::check_enable_rls(oid, pg_sys::InvalidOid, false);
+        let by_policy = policy == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
+        Ok(if by_policy { Access::ByPolicy } else { Access::All })
+    }
+}
+
+impl Reader {
+    pub fn open(table: &'static Table) -> Outcome<Reader> {
+        match access(table.name)? {
+            Access::All => Reader::open_as_owner(table),
+            Access::ByPolicy => Ok(Reader { table, parts: None }),
+        }
+    }
+
+    /// For what every reader needs and none may see.
+    pub fn open_as_owner(table: &'static Table) -> Outcome<Reader> {
+        let mut reader = Reader { table, parts: Some(Vec::new()) };
+        for (heap, index) in table.parts {
+            let (heap, index) = (session::relation(heap)?, session::relation(index)?);
+            if let (Some(part), Some(parts)) = (Part::open(heap, index)?, &mut reader.parts) {
+                parts.push(part);
+            }
+        }
+        Ok(reader)
+    }
+
+    /// Hands over each row that meets the terms, which are in order of the key's columns.
+    pub fn rows(&mut self, terms: &[Term<'_>], mut each: impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<()> {
+        let Some(parts) = &mut self.parts else { return by_query(self.table, terms, each) };
+        debug_assert!(terms.len() <= MOST_TERMS);
+        // SAFETY: scan keys are copied by the rescan, and the texts they point to outlive it in the current context.
+        let keys: Vec<pg_sys::ScanKeyData> = terms.iter().map(|term| unsafe { scan_key(term) }).collect();
+        parts.iter_mut().try_for_each(|part| part.rows(&keys, &mut each))
+    }
+}
+
+impl Part {
+    /// None when the table has no page: then it has had no row since any snapshot that anyone holds.
+    fn open(heap: pg_sys::Oid, index: pg_sys::Oid) -> Outcome<Option<Part>> {
+        // SAFETY: opened here, closed in drop (or at the abort that an ERROR leads to). The active snapshot is that of
+        // the statement that called us and outlives the call, and so the scan.
+        unsafe {
+            let heap = pg_sys::table_open(heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            if pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
+                pg_sys::table_close(heap, pg_sys::NoLock as pg_sys::LOCKMODE);
+                return Ok(None);
+            }
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
+            let scan = begin_scan(heap, index, pg_sys::GetActiveSnapshot(), MOST_TERMS as i32);
+            let part = Part { heap, index, slot, scan };
+            if !(*(*index).rd_index).indisvalid {
+                return Err(Fail::corrupt("an index of meterflow is not valid").hint("REINDEX the schema meterflow."));
+            }
+            Ok(Some(part))
+        }
+    }
+
+    fn rows(&mut self, keys: &[pg_sys::ScanKeyData], each: &mut impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<()> {
+        // SAFETY: the scan is open, with room for MOST_TERMS keys; a rescan copies as many as numberOfKeys says. A slot's values live until it takes the next row, and a
+        // Row of them no longer than `each` runs.
+        unsafe {
+            (*self.scan).numberOfKeys = keys.len() as i32;
+            pg_sys::index_rescan(self.scan, keys.as_ptr().cast_mut(), keys.len() as i32, std::ptr::null_mut(), 0);
+            let width = (*(*self.heap).rd_att).natts as usize;
+            while pg_sys::index_getnext_slot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                pgrx::check_for_interrupts!();
+                pg_sys::slot_getsomeattrs_int(self.slot, width as i32);
+                let values = std::slice::from_raw_parts((*self.slot).tts_values, width);
+                let nulls = std::slice::from_raw_parts((*self.slot).tts_isnull, width);
+                each(&Row::of(values, nulls))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // SAFETY: closes what open opened; while an ERROR unwinds, the transaction's abort does it.
+        unsafe {
+            if std::thread::panicking() {
+                return;
+            }
+            pg_sys::index_endscan(self.scan);
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::table_close(self.heap, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+/// SAFETY: relations are open, the snapshot outlives the scan.
+pub unsafe fn begin_scan(
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    keys: i32,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: by contract. PostgreSQL 18 added an instrumentation argument.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::index_beginscan(heap, index, snapshot, std::ptr::null_mut(), keys, 0);
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::index_beginscan(heap, index, snapshot, keys, 0)
+    }
+}
+
+/// SAFETY: must run where an ERROR may be raised; a text is allocated in the current memory context.
+unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKeyData {
+    use pg_sys::*;
+    let (function, datum) = match (is, value) {
+        // SAFETY: copies the text.
+        (Is::Equal, Value::Text(text)) => unsafe {
+            (F_TEXTEQ, Datum::from(cstring_to_text_with_len(text.as_ptr().cast(), text.len() as i32)))
+        },
+        (Is::Equal, Value::Int2(n)) => (F_INT2EQ, Datum::from(*n)),
+        (Is::Equal, Value::Int4(n)) => (F_INT4EQ, Datum::from(*n)),
+        (Is::Equal, Value::Letter(letter)) => (F_CHAREQ, Datum::from(*letter as i8)),
+        (Is::Equal, Value::Bool(flag)) => (F_BOOLEQ, Datum::from(*flag)),
+        (Is::Above, Value::Int8(n)) => (F_INT8GT, Datum::from(*n)),
+        (Is::AtLeast, Value::Time(at)) => (F_TIMESTAMPTZ_GE, Datum::from(super::datum::pg_micros(*at))),
+        (Is::Below, Value::Time(at)) => (F_TIMESTAMPTZ_LT, Datum::from(super::datum::pg_micros(*at))),
+        _ => unreachable!("no table is looked into that way"),
+    };
+    let strategy = match is {
+        Is::Equal => BTEqualStrategyNumber,
+        Is::Above => BTGreaterStrategyNumber,
+        Is::AtLeast => BTGreaterEqualStrategyNumber,
+        Is::Below => BTLessStrategyNumber,
+    };
+    // SAFETY: ScanKeyInit fills the whole struct. It compares texts by the collation "C", which all of ours have.
+    unsafe {
+        let mut key: ScanKeyData = std::mem::zeroed();
+        ScanKeyInit(&mut key, *column as AttrNumber + 1, strategy as StrategyNumber, Oid::from(function).into(), datum);
+        key
+    }
+}
+
+/// The same rows by a query, to which PostgreSQL adds the policies.
+fn by_query(table: &Table, terms: &[Term<'_>], each: impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<()> {
+    let operator = |is: &Is| match is {
+        Is::Equal => "=",
+        Is::Above => ">",
+        Is::AtLeast => ">=",
+        Is::Below => "<",
+    };
+    let conditions: Vec<String> = terms
+        .iter()
+        .enumerate()
+        .map(|(n, (column, is, _))| format!("{} {} ${}", table.key[*column], operator(is), n + 1))
+        .collect();
+    let args: Vec<DatumWithOid<'_>> = terms.iter().map(|(_, _, value)| argument(value)).collect();
+    let sql = format!("SELECT * FROM meterflow.{} WHERE {}", table.name, conditions.join(" AND "));
+    spi::run(&sql, &args, See::Statement, each).map(|_| ())
+}
+
+fn argument<'a>(value: &Value<'a>) -> DatumWithOid<'a> {
+    match *value {
+        Value::Text(text) => text.into(),
+        Value::Int2(n) => n.into(),
+        Value::Int4(n) => n.into(),
+        Value::Int8(n) => n.into(),
+        Value::Letter(letter) => spi::letter(letter),
+        Value::Time(at) => spi::time(at),
+        Value::Bool(flag) => flag.into(),
+    }
+}
