@@ -203,9 +203,26 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION meterflow.guard_plan() IS 'Trigger: a plan that somebody has keeps its currency, periods and phases.';
 CREATE TRIGGER guard_plan BEFORE UPDATE ON meterflow.plans FOR EACH ROW
-  WHEN ((OLD.tenant_id, OLD.key, OLD.version, OLD.currency, OLD.interval_unit, OLD.interval_count, OLD.aligned)
-        IS DISTINCT FROM (NEW.tenant_id, NEW.key, NEW.version, NEW.currency, NEW.interval_unit, NEW.interval_count, NEW.aligned))
+  WHEN ((OLD.tenant_id, OLD.key, OLD.version, OLD.currency, OLD.credit_unit, OLD.interval_unit, OLD.interval_count, OLD.aligned)
+        IS DISTINCT FROM (NEW.tenant_id, NEW.key, NEW.version, NEW.currency, NEW.credit_unit, NEW.interval_unit, NEW.interval_count, NEW.aligned))
   EXECUTE FUNCTION meterflow.guard_plan();
+
+CREATE FUNCTION meterflow.guard_credit_unit() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM meterflow.plans AS p JOIN meterflow.subscription_items AS i ON (i.tenant_id, i.plan_key, i.plan_version) = (p.tenant_id, p.key, p.version)
+              WHERE p.tenant_id = OLD.tenant_id AND p.credit_unit = OLD.key) THEN
+    RAISE EXCEPTION 'credit unit "%" is in use and keeps its rate', OLD.key USING ERRCODE = '55000',
+      DETAIL = format('It is %s %s; subscriptions have been billed by it.', OLD.rate, OLD.currency),
+      HINT = 'Make another unit, and with it a version of the plan: SELECT meterflow.clone_plan(...).';
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION meterflow.guard_credit_unit() IS 'Trigger: a credit unit that subscriptions are billed in keeps its rate.';
+CREATE TRIGGER guard_credit_unit BEFORE UPDATE ON meterflow.credit_units FOR EACH ROW
+  WHEN (OLD.rate <> NEW.rate OR OLD.key <> NEW.key) EXECUTE FUNCTION meterflow.guard_credit_unit();
 CREATE TRIGGER guard_plan BEFORE INSERT OR UPDATE OR DELETE ON meterflow.plan_phases
   FOR EACH ROW EXECUTE FUNCTION meterflow.guard_plan();
 
