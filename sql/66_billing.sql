@@ -395,12 +395,13 @@ CREATE PROCEDURE meterflow.run_billing(at timestamptz DEFAULT now(), batch integ
 LANGUAGE plpgsql
 AS $$
 DECLARE
-  made bigint;
+  goes_on boolean := true;
 BEGIN
-  LOOP
-    SELECT count(*) FILTER (WHERE b.outcome IN ('finalized', 'nothing to charge')) INTO made FROM meterflow.bill_due(run_billing.at, run_billing.batch) AS b;
+  WHILE goes_on LOOP
+    -- A procedure that commits can't have a search_path of its own, but each of its transactions can.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    SELECT bool_or(b.outcome IN ('finalized', 'nothing to charge')) IS TRUE INTO goes_on FROM meterflow.bill_due(run_billing.at, run_billing.batch) AS b;
     COMMIT;
-    EXIT WHEN made = 0;
   END LOOP;
   PERFORM meterflow.bill_progressive(run_billing.at);
   COMMIT;

@@ -10,6 +10,11 @@ CREATE ROLE regress_mf_ingest;
 CREATE ROLE regress_mf_read;
 CREATE ROLE regress_mf_admin;
 INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('calls', 'call', 'count');
+INSERT INTO meterflow.customers (id) VALUES ('acme');
+INSERT INTO meterflow.plans (key, currency) VALUES ('pro', 'USD'), ('big', 'USD');
+INSERT INTO meterflow.prices (plan_key, key, meter_key, model, advance) VALUES ('pro', 'calls', 'calls', '{"model":"per_unit","unit_amount":1}', false), ('pro', 'seat', NULL, '{"model":"per_unit","unit_amount":10}', true);
+INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUES (1401, 'acme', 'pro', now() - interval '2 hours');
+INSERT INTO meterflow.coupons (code, kind, value) VALUES ('TEN', 'percentage', 10);
 
 -- Functions that PUBLIC may call. None of them changes anything: whatever is volatile is granted.
 SELECT p.oid::regprocedure AS public_function
@@ -52,6 +57,24 @@ SELECT meterflow.pause_worker();
 SELECT meterflow.revoke_public();
 SELECT meterflow.grant_access('regress_mf_stranger', 'admin');
 SELECT meterflow.top_up('acme', 1, 'USD', 'key');
+INSERT INTO meterflow.customers (id) VALUES ('me');
+INSERT INTO meterflow.subscriptions (customer_id, plan_key) VALUES ('acme', 'pro');
+UPDATE meterflow.prices SET model = '{"model":"flat","amount":"0"}';
+SELECT meterflow.clone_plan('pro');
+SELECT meterflow.change_plan(1401, 'big', 'key');
+SELECT meterflow.cancel_subscription(1401, 'key');
+SELECT meterflow.redeem_coupon('acme', 'TEN', 'key');
+SELECT * FROM meterflow.preview_plan_change(1401, 'big');
+SELECT * FROM meterflow.bill_due();
+SELECT meterflow.make_invoice('acme', 'USD', now(), NULL, true, now(), NULL, NULL);
+SELECT meterflow.finalize_invoice(1, 'key');
+SELECT meterflow.void_invoice(1, 'why');
+SELECT meterflow.record_payment(1, 1, 'key');
+SELECT meterflow.create_invoice('acme', 'USD', '[]', 'key');
+CALL meterflow.run_billing();
+SELECT * FROM meterflow.current_charges('acme');
+SELECT * FROM meterflow.preview_invoice(1401);
+SELECT count(*) FROM meterflow.invoices;
 SELECT * FROM meterflow.usage('calls', now() - interval '1 hour', now());
 SELECT * FROM meterflow.verify();
 SELECT * FROM meterflow.wallet_balance('acme');
@@ -99,11 +122,26 @@ SELECT count(*) FROM meterflow.verify();
 SELECT count(*) > 0 AS rows FROM meterflow.status();
 SELECT healthy IS NOT NULL AS told FROM meterflow.health();
 SELECT count(*) > 0 AS events FROM meterflow.events WHERE tenant_id = 'permissions';
+SELECT sum(quantity) >= 3 AS charged FROM meterflow.current_charges('acme');
+SELECT count(*) > 0 AS projected FROM meterflow.projected_charges('acme');
+SELECT count(*) AS balances FROM meterflow.wallet_balance('acme');
+SELECT count(*) > 0 AS previewed FROM meterflow.preview_invoice(1401);
+SELECT count(*) AS prices FROM meterflow.preview_plan('pro', '{"calls": 5}');
+SELECT meterflow.subscription_status(1401), period_start IS NOT NULL AS period FROM meterflow.current_period(1401);
+SELECT count(*) FROM meterflow.verify_billing();
+SELECT count(*) AS receivables FROM meterflow.receivables();
+-- Nothing that reads is kept from it.
+SELECT c.oid::regclass AS unreadable FROM pg_class AS c
+ WHERE c.relnamespace = 'meterflow'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT has_table_privilege('regress_mf_read', c.oid, 'SELECT') AND c.relname NOT SIMILAR TO '(events|dedup_keys|deltas)_%' ORDER BY 1;
+SELECT p.oid::regprocedure AS uncallable FROM pg_proc AS p WHERE p.pronamespace = 'meterflow'::regnamespace AND p.provolatile <> 'v' AND NOT has_function_privilege('regress_mf_read', p.oid, 'EXECUTE');
 \set VERBOSITY sqlstate
 SELECT secret FROM meterflow.engine;
 SELECT * FROM meterflow.engine;
 SELECT * FROM meterflow.ingest('[]');
 UPDATE meterflow.meters SET archived_at = now();
+SELECT meterflow.change_plan(1401, 'big', 'key');
+SELECT * FROM meterflow.bill_due();
+INSERT INTO meterflow.customers (id) VALUES ('mine');
 DELETE FROM meterflow.events;
 SELECT * FROM meterflow.maintain();
 \set VERBOSITY default
@@ -117,6 +155,30 @@ INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('admins', 'c
 SELECT count(*) FILTER (WHERE outcome NOT LIKE 'ok%' AND outcome NOT LIKE 'left%') AS failed FROM meterflow.maintain();
 SELECT accepted, duplicates, failed FROM meterflow.retry_rejected();
 SELECT count(*) FROM meterflow.verify();
+-- To sell, change and bill.
+INSERT INTO meterflow.taxes (key, name, rate) VALUES ('vat', 'VAT', 20);
+INSERT INTO meterflow.customers (id, taxes) VALUES ('admins', '{vat}');
+INSERT INTO meterflow.plans (key, currency) VALUES ('add-on', 'USD');
+INSERT INTO meterflow.plan_phases (plan_key, ordinal, name, duration, free) VALUES ('add-on', 1, 'trial', '1 day', true);
+INSERT INTO meterflow.prices (plan_key, key, model) VALUES ('add-on', 'fee', '{"model":"flat","amount":1}');
+SELECT meterflow.clone_plan('pro', 'pro2') AS version;
+INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUES (1402, 'admins', 'pro', now() - interval '2 hours');
+SELECT meterflow.top_up('admins', 5, 'USD', 'top-up') > 0 AS paid, meterflow.redeem_coupon('admins', 'TEN', 'redeem') > 0 AS redeemed;
+SELECT count(*) FROM meterflow.bill_due() WHERE outcome = 'finalized';
+SELECT count(*) > 0 AS previewed FROM meterflow.preview_plan_change(1402, 'big');
+SELECT meterflow.change_quantity(1402, 'seat', 2, '1') > 0, meterflow.add_add_on(1402, 'add-on', '2') > 0, meterflow.remove_add_on(1402, 'add-on', '3') > 0, meterflow.change_plan(1402, 'pro2', '4', timing => 'period_end') > 0,
+       meterflow.cancel_scheduled_change(1402, '5') > 0, meterflow.pause_subscription(1402, '6', at => now() + interval '1 second') > 0, meterflow.resume_subscription(1402, '7', at => now() + interval '1 second') > 0,
+       meterflow.cancel_subscription(1402, '8', timing => 'period_end') > 0, meterflow.uncancel_subscription(1402, '9') > 0;
+SELECT max(id) AS invoice FROM meterflow.invoices WHERE tenant_id = 'permissions' AND customer_id = 'admins' \gset
+SELECT meterflow.void_invoice(:invoice, 'a test');
+SELECT meterflow.regenerate_invoice(:invoice, 'again') AS invoice \gset
+SELECT meterflow.record_payment(:invoice, 1, 'paid') > 0 AS recorded, (SELECT bool_and(equal) FROM meterflow.reproduce_invoice(:invoice)) AS reproduced;
+SELECT meterflow.create_invoice('admins', 'USD', '[{"description":"Setup","amount":"5"}]', 'by hand', finalize => false) AS draft \gset
+SELECT meterflow.finalize_invoice(:draft, 'final') > 0 AS final;
+CALL meterflow.run_billing();
+SELECT count(*) FROM meterflow.bill_progressive();
+SELECT count(*) FROM meterflow.verify_billing();
+SELECT p.oid::regprocedure AS not_for_admins FROM pg_proc AS p WHERE p.pronamespace = 'meterflow'::regnamespace AND NOT has_function_privilege('regress_mf_admin', p.oid, 'EXECUTE');
 RESET ROLE;
 
 -- usage() finds rows by their indexes, not by queries: the caller still needs SELECT on each table, and policies count.

@@ -107,7 +107,7 @@ SELECT regexp_replace(pg_temp.try(statement), ' [0-9]+-[0-9]+', ' N') FROM (VALU
   (6, $$INSERT INTO meterflow.invoice_lines (invoice_id, line, kind, description, customer_id, unrounded, amount, total) SELECT id, 99, 'one_off', 'More', 'acme', 1, 1, 1 FROM meterflow.invoices WHERE tenant_id = 'invoices' AND number = '2025-002'$$),
   (7, $$UPDATE meterflow.invoice_taxes SET amount = 0 WHERE tenant_id = 'invoices'$$),
   (8, $$DELETE FROM meterflow.invoice_taxes WHERE tenant_id = 'invoices'$$),
-  (9, $$TRUNCATE meterflow.invoice_lines$$)
+  (9, $$TRUNCATE meterflow.invoice_taxes$$)
 ) AS t (n, statement) ORDER BY n;
 \pset tuples_only off
 \pset format aligned
@@ -221,8 +221,41 @@ CALL meterflow.run_billing('2025-12-15', 7);
 SELECT count(*) AS due FROM meterflow.subscriptions WHERE tenant_id = 'invoices' AND next_bill_at <= '2025-12-15';
 SELECT count(*) > 100 AS invoices, count(DISTINCT number) = count(*) AS numbered, count(*) = max(substr(number, 6)::integer) AS no_gap FROM meterflow.invoices WHERE tenant_id = 'invoices';
 SELECT count(*) AS faults FROM bill_faults;
+
+-- Voided: as if it had not been, but for its number. What it had used is there again, the coupon, too; what it charged is
+-- charged by the invoice that replaces it, or else by the next.
+INSERT INTO meterflow.customers (id) VALUES ('void'), ('void, next');
+INSERT INTO meterflow.coupons (code, kind, value, currency, periods) VALUES ('ten off', 'fixed', 10, 'USD', 1);
+INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUES (6491, 'void', 'flat', '2025-12-16'), (6492, 'void, next', 'flat', '2025-12-01');
+SELECT meterflow.top_up('void', 20, 'USD', 'void') IS NOT NULL AS paid, meterflow.redeem_coupon('void', 'ten off', 'void') IS NOT NULL AS redeemed;
+SELECT pg_temp.send('void', 'transfer', '2025-12-20', 5), pg_temp.send('void, next', 'transfer', '2025-12-20', 7);
+SELECT customer_id, bill_at, outcome, amount_due FROM pg_temp.bill('2025-12-16') WHERE customer_id LIKE 'void%';
+SELECT max(id) FILTER (WHERE customer_id = 'void') AS first, max(id) FILTER (WHERE customer_id = 'void, next') AS other, max(id) FILTER (WHERE customer_id = 'credit' AND total < 0) AS negative FROM meterflow.invoices WHERE tenant_id = 'invoices' \gset
+SELECT subtotal, discount, credited, amount_due FROM meterflow.invoices WHERE tenant_id = 'invoices' AND id = :first;
+SELECT meterflow.void_invoice(:first, 'wrong address'), meterflow.void_invoice(:first, 'once more'), meterflow.void_invoice(:other, 'to be billed with the next');
+SELECT status, voided_at IS NOT NULL AS voided, void_reason, number IS NOT NULL AS numbered FROM meterflow.invoices WHERE tenant_id = 'invoices' AND id IN (:first, :other);
+SELECT w.kind, w.amount FROM meterflow.wallet_transactions AS w WHERE w.tenant_id = 'invoices' ORDER BY w.id;
+SELECT meterflow.regenerate_invoice(:first, 'again') AS second \gset
+SELECT meterflow.regenerate_invoice(:first, 'again') = :second AS same;
+SELECT subtotal, discount, credited, amount_due, replaces = :first AS replaces, number <> (SELECT number FROM meterflow.invoices WHERE tenant_id = 'invoices' AND id = :first) AS another_number FROM meterflow.invoices WHERE tenant_id = 'invoices' AND id = :second;
+SELECT customer_id, bill_at, outcome, amount_due FROM pg_temp.bill('2026-01-01') WHERE customer_id LIKE 'void%';
+SELECT b.customer_id, b.kind, b.description, b.period_start::date, b.quantity, b.amount FROM bill_lines AS b WHERE customer_id LIKE 'void%' AND number NOT IN (SELECT number FROM meterflow.invoices WHERE tenant_id = 'invoices' AND status = 'void');
+-- What can't be taken back so.
+\pset format unaligned
+\pset tuples_only on
+SELECT about || E'\n  ' || regexp_replace(pg_temp.try(statement), '(invoice|Invoice|replaces) [0-9-]+', '\1 N', 'g') FROM (VALUES
+  (1, 'without a reason', format('SELECT meterflow.void_invoice(%s, %L)', :second, '')),
+  (2, 'nothing', 'SELECT meterflow.void_invoice(999999999, ''why'')'),
+  (3, 'one that a later one adjusts', format('SELECT meterflow.void_invoice(%s, %L)', :january, 'why')),
+  (4, 'one whose credit has been used', format('SELECT meterflow.void_invoice(%s, %L)', :negative, 'why')),
+  (5, 'regenerated twice', format('SELECT meterflow.regenerate_invoice(%s, %L)', :first, 'and again')),
+  (6, 'regenerated though it is not void', format('SELECT meterflow.regenerate_invoice(%s, %L)', :second, 'and again'))
+) AS t (n, about, statement) ORDER BY n;
+\pset tuples_only off
+\pset format aligned
 SELECT bool_and(r.equal) AS reproduced FROM meterflow.invoices AS i, LATERAL meterflow.reproduce_invoice(i.id) AS r WHERE i.tenant_id = 'invoices';
-SELECT * FROM meterflow.verify('invoices');
+SELECT * FROM meterflow.verify_billing();
+SELECT * FROM meterflow.verify();
 ALTER SYSTEM RESET meterflow.backdate_window;
 \set value 34d
 \set ECHO none
