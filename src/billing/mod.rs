@@ -85,7 +85,15 @@ fn preview_invoice_rows(subscription_id: i64, payer: &str, currency: &str, at: T
     let at = unix_micros(at.into_inner());
     let preview = || -> Outcome<String> {
         let tenant = settings::tenant();
-        let bill = Bill { tenant: &tenant, payer, currency, at, purpose: Purpose::Due, subscription: Some(subscription_id), replaces: None };
+        let bill = Bill {
+            tenant: &tenant,
+            payer,
+            currency,
+            at,
+            purpose: Purpose::Due,
+            subscription: Some(subscription_id),
+            replaces: None,
+        };
         let (_, computed) = invoice::compute(&bill, &Settings::read(&tenant)?)?;
         computed.line_rows(&tenant, None)
     };

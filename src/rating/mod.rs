@@ -158,7 +158,10 @@ fn check(model: &str, meter_key: Option<&str>) -> Outcome<bool> {
     let quantity_only = Needs { quantity: true, ..Needs::default() };
     if meter_key.is_none() && model.needs() != quantity_only {
         return Err(Fail::new(SqlState::ERRCODE_CHECK_VIOLATION, "this price needs a meter")
-            .detail(format!("The model \"{}\" looks at more of usage than a quantity, and meter_key is null.", model.name()))
+            .detail(format!(
+                "The model \"{}\" looks at more of usage than a quantity, and meter_key is null.",
+                model.name()
+            ))
             .hint("Name the meter in meter_key, or use {\"model\":\"flat\",\"amount\":...} for a fee each month."));
     }
     Ok(true)

@@ -120,8 +120,14 @@ fn raw_hours(audits: &[Audit<'_>], from: i64, to: i64) -> Outcome<FxHashMap<i32,
     let mut hours: FxHashMap<i32, States> = FxHashMap::default();
     let Some(first) = audits.first() else { return Ok(hours) };
     let meters: Vec<Rc<Meter>> = audits.iter().map(|audit| audit.meter.clone()).collect();
-    let scope =
-        raw::Scope { tenant: first.tenant, customer: None, event_name: &first.meter.event_name, from, to, known: raw::Known::ALL };
+    let scope = raw::Scope {
+        tenant: first.tenant,
+        customer: None,
+        event_name: &first.meter.event_name,
+        from,
+        to,
+        known: raw::Known::ALL,
+    };
     raw::samples(&scope, &meters, first.secret, See::Statement, |customer, meter, tape, sample| {
         let mut group = String::new();
         meter.group(tape, &mut group);
