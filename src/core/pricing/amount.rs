@@ -185,16 +185,6 @@ impl Amount {
         Ok(Amount { coefficient: quotient(numerator, denominator, rounding), scale: digits })
     }
 
-    /// `self` · `part` / `whole`, rounded half away from zero to 24 decimals (or its own, if it has more).
-    pub fn portion(&self, part: i64, whole: i64) -> Result<Amount, QuantityError> {
-        if part == whole {
-            return Ok(*self);
-        }
-        let part = Amount { coefficient: I256::from(part), scale: 0 };
-        let whole = Amount { coefficient: I256::from(whole), scale: 0 };
-        self.checked_mul(&part)?.div_round(&whole, self.scale.max(SCALE), Rounding::HalfUp)
-    }
-
     /// Rounded to at most `digits` decimals.
     pub fn round_to(&self, digits: u32, rounding: Rounding) -> Amount {
         match self.scale.checked_sub(digits) {
@@ -216,11 +206,13 @@ impl Amount {
     }
 
     /// Whole units of 10^-[`scale`](Amount::scale).
+    #[inline]
     pub fn coefficient(&self) -> I256 {
         self.coefficient
     }
 
-    /// Decimals that this number needs.
+    /// Decimals that it is written with. Zeros may be among them: the [`shortest`](Amount::shortest) needs them all.
+    #[inline]
     pub fn scale(&self) -> u32 {
         self.scale
     }
@@ -255,12 +247,6 @@ impl Amount {
             }
         }
         Amount { coefficient, scale }
-    }
-
-    /// Its coefficient and scale, for whoever writes it down. There may be zeros at the end.
-    #[inline]
-    pub fn parts(&self) -> (I256, u32) {
-        (self.coefficient, self.scale)
     }
 }
 
@@ -421,11 +407,6 @@ impl Money {
     /// Decimals of the currency.
     pub fn digits(&self) -> u32 {
         self.digits
-    }
-
-    /// Whole minor units, and how many decimals they make.
-    pub fn parts(&self) -> (I256, u32) {
-        (self.minor, self.digits)
     }
 }
 
