@@ -226,13 +226,10 @@ impl Amount {
         let (up, down) = if digits >= self.scale { (power, I256::ONE) } else { (I256::ONE, power) };
         let dividend = self.coefficient.checked_mul(numerator).and_then(|product| product.checked_mul(up));
         let divisor = denominator.checked_mul(down).ok_or(QuantityError::TooLarge)?;
-        let (quotient, remainder) =
-            dividend.ok_or(QuantityError::TooLarge)?.checked_div_rem(divisor).ok_or(QuantityError::DivisionByZero)?;
-        // Twice the remainder may not fit; what is missing to the divisor does.
-        let missing = divisor.wrapping_sub(remainder.wrapping_abs());
-        let away = remainder.wrapping_abs() >= missing;
-        let sign = I256::new(if remainder.is_negative() { -1 } else { 1 });
-        quotient.checked_add(if away { sign } else { I256::ZERO }).ok_or(QuantityError::TooLarge)
+        if !divisor.is_positive() {
+            return Err(QuantityError::DivisionByZero);
+        }
+        Ok(quotient(dividend.ok_or(QuantityError::TooLarge)?, divisor, Rounding::HalfUp))
     }
 
     /// The same number with the fewest decimals that hold it.
@@ -337,13 +334,14 @@ fn aligned(a: &Amount, b: &Amount) -> Option<(I256, I256, u32)> {
     }
 }
 
-/// By a positive divisor.
-fn quotient(numerator: I256, denominator: I256, rounding: Rounding) -> I256 {
+/// By a positive divisor, rounded.
+pub fn quotient(numerator: I256, denominator: I256, rounding: Rounding) -> I256 {
     let (quotient, remainder) = div_rem(numerator, denominator);
     let away = match rounding {
         Rounding::Down => false,
         Rounding::Up => remainder != I256::ZERO,
         Rounding::HalfUp => {
+            // Twice the remainder may not fit; what is missing to the denominator does.
             let remainder = remainder.wrapping_abs();
             remainder >= denominator.wrapping_sub(remainder)
         }

@@ -27,7 +27,7 @@ mod units;
 mod usage;
 mod write_usage;
 
-pub use amount::{Amount, Money, Rounding};
+pub use amount::{Amount, Money, Rounding, quotient};
 pub use explain::explain;
 pub use model::{EXAMPLES, Model, price_with};
 pub use read::ModelError;
