@@ -1,7 +1,7 @@
 //! What one event costs before it meets PostgreSQL: split, parse, hash, meter.
 
 // Each bench uses its own part of the core.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports, clippy::type_complexity)]
 #[path = "../src/core/mod.rs"]
 mod core;
 

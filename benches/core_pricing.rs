@@ -2,7 +2,7 @@
 //! record of the steps. `price` beside `multiply`, the one product that plain arithmetic can't do without.
 
 #[path = "../src/core/mod.rs"]
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, clippy::type_complexity)]
 mod core;
 
 use std::hint::black_box;

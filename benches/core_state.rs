@@ -4,7 +4,7 @@
 #[allow(dead_code)]
 #[path = "../src/core/decimal.rs"]
 mod decimal;
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../src/core/state/mod.rs"]
 mod state;
 

@@ -24,7 +24,7 @@ COMMENT ON FUNCTION meterflow.explain_price(jsonb, numeric, text) IS
 CREATE FUNCTION meterflow.price_usage(model jsonb, usage jsonb, currency text DEFAULT NULL) RETURNS numeric
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'price_usage_wrapper';
 COMMENT ON FUNCTION meterflow.price_usage(jsonb, jsonb, text) IS
-  'As price(), for usage of which the model needs to know more: {quantity, events, values: [of each event, in order], groups: [{by: {dimension: value}, quantity}], buckets: [quantity of each], terms: {closing, share, billed, ...}}.';
+  'As price(), for usage of which the model needs to know more: {quantity, events, values: [of each event, in order], groups: [{by: {dimension: value}, quantity}], buckets: [quantity of each], terms: {closing, billed, ...}}.';
 
 CREATE FUNCTION meterflow.explain_price_usage(model jsonb, usage jsonb, currency text DEFAULT NULL) RETURNS jsonb
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'explain_price_usage_wrapper';
@@ -34,4 +34,4 @@ COMMENT ON FUNCTION meterflow.explain_price_usage(jsonb, jsonb, text) IS
 CREATE FUNCTION meterflow.price_needs(model jsonb) RETURNS jsonb
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'price_needs_wrapper';
 COMMENT ON FUNCTION meterflow.price_needs(jsonb) IS
-  'What a price model needs to know of usage (quantity, events, values, groups, buckets), whether it needs a meter and which dimensions of it, how it is prorated, over how many periods its commitment runs.';
+  'What a price model needs to know of usage (quantity, events, values, groups, buckets), whether it needs a meter and which dimensions of it, over how many periods its commitment runs.';

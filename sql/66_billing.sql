@@ -38,7 +38,7 @@ BEGIN ATOMIC
          LATERAL (SELECT extract(epoch FROM least(statement_timestamp(), c.period_end) - c.period_start) AS elapsed,
                          extract(epoch FROM c.period_end - c.period_start) AS whole) AS t,
          LATERAL (SELECT CASE WHEN m.aggregation IN ('count', 'sum') AND t.elapsed > 0 AND t.elapsed < t.whole
-                                AND meterflow.price_needs(p.model) - 'quantity' - 'meter' - 'proration' - 'dimensions' - 'commitment_periods' = '{}'
+                                AND meterflow.price_needs(p.model) - 'quantity' - 'meter' - 'dimensions' - 'commitment_periods' = '{}'
                               THEN round(c.quantity * t.whole / t.elapsed, 6) ELSE c.quantity END AS quantity) AS q
    ORDER BY c.subscription_id, c.period_start, c.price_id;
 END;

@@ -10,7 +10,7 @@ AS $$
     WHEN line.kind = 'one_off' OR line.model IS NULL THEN
       jsonb_strip_nulls(jsonb_build_object('quantity', line.quantity::text, 'unit_amount', line.model->>'unit_amount', 'unrounded', line.due_unrounded::text, 'amount', line.due_amount::text))
     WHEN line.usage IS NOT NULL THEN meterflow.explain_price_usage(line.model, line.usage, explain_line_price.currency)
-    WHEN meterflow.price_needs(line.model) - 'quantity' - 'meter' - 'proration' - 'dimensions' - 'commitment_periods' = '{}'
+    WHEN meterflow.price_needs(line.model) - 'quantity' - 'meter' - 'dimensions' - 'commitment_periods' = '{}'
       THEN meterflow.explain_price(line.model, coalesce(line.quantity, 0), explain_line_price.currency)
   END
 $$;

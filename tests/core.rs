@@ -2,7 +2,7 @@
 //! refuse. Property tests run here; what needs a server is in pg_regress, isolation and client.
 
 #[path = "../src/core/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports, clippy::type_complexity)]
 mod core;
 
 #[path = "core/calendar.rs"]

@@ -128,8 +128,9 @@ pub fn compute(bill: &Bill<'_>, settings: &Settings) -> Outcome<(Vec<Account>, C
 
 /// Puts lines together with what applies to them.
 pub fn complete(bill: &Bill<'_>, lines: Vec<Line>) -> Outcome<Computed> {
-    let digits = crate::core::currency::digits(bill.currency)
-        .map_err(|error| Fail::parameter(format!("\"{}\" is not a currency that money can be in: {error}", bill.currency)))?;
+    let digits = crate::core::currency::digits(bill.currency).map_err(|error| {
+        Fail::parameter(format!("\"{}\" is not a currency that money can be in: {error}", bill.currency))
+    })?;
     let payer = payer(bill)?;
     let taxes = taxes(bill.tenant)?;
     let redemptions = if lines.is_empty() { Vec::new() } else { redemptions(bill, digits)? };
@@ -158,13 +159,21 @@ pub fn complete(bill: &Bill<'_>, lines: Vec<Line>) -> Outcome<Computed> {
         .map(|redemption| {
             let mut scope = redemption.scope.clone();
             if let Some(subscription) = redemption.subscription {
-                let of_it = lines.iter().enumerate().filter(|(_, line)| line.cell.is_some_and(|cell| cell.subscription_id == subscription));
+                let of_it = lines
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, line)| line.cell.is_some_and(|cell| cell.subscription_id == subscription));
                 scope.lines = of_it.map(|(place, _)| place.to_string()).collect();
                 if scope.lines.is_empty() {
                     return None;
                 }
             }
-            Some(Coupon { key: redemption.id.to_string(), level: redemption.level, scope, discount: redemption.discount.clone() })
+            Some(Coupon {
+                key: redemption.id.to_string(),
+                level: redemption.level,
+                scope,
+                discount: redemption.discount.clone(),
+            })
         })
         .collect::<Vec<_>>();
     let draft = Draft {
@@ -221,7 +230,13 @@ fn taxes(tenant: &str) -> Outcome<Vec<TaxRate>> {
         See::Statement,
         |row| {
             let percent = amount(&row.text(2)?)?;
-            taxes.push(TaxRate { key: row.text(0)?, name: row.text(1)?, percent, inclusive: row.bool(3)?, is_default: row.bool(4)? });
+            taxes.push(TaxRate {
+                key: row.text(0)?,
+                name: row.text(1)?,
+                percent,
+                inclusive: row.bool(3)?,
+                is_default: row.bool(4)?,
+            });
             Ok(())
         },
     )?;
@@ -247,7 +262,9 @@ fn redemptions(bill: &Bill<'_>, digits: u32) -> Outcome<Vec<Redemption>> {
             let discount = if row.text(3)? == "percentage" {
                 Discount::Percentage(value)
             } else {
-                let minor = |amount: Amount| charges::minor(amount.round(digits).map_err(|error| Fail::corrupt(error.to_string()))?);
+                let minor = |amount: Amount| {
+                    charges::minor(amount.round(digits).map_err(|error| Fail::corrupt(error.to_string()))?)
+                };
                 let used = if periods == Some(1) { minor(amount(&row.text(10)?)?)? } else { 0 };
                 Discount::Fixed { left: (minor(value)? - used).max(0) }
             };
@@ -263,7 +280,15 @@ fn redemptions(bill: &Bill<'_>, digits: u32) -> Outcome<Vec<Redemption>> {
                 ..Scope::default()
             };
             let name = if row.is_null(2) { None } else { Some(row.text(2)?) };
-            found.push(Redemption { id: row.int8(0)?, code: row.text(1)?, name, level, discount, scope, subscription: row.get(9) });
+            found.push(Redemption {
+                id: row.int8(0)?,
+                code: row.text(1)?,
+                name,
+                level,
+                discount,
+                scope,
+                subscription: row.get(9),
+            });
             Ok(())
         },
     )?;

@@ -16,6 +16,7 @@ mod notes;
 mod one_off;
 mod quantities;
 mod reproduce;
+#[allow(clippy::too_many_arguments)] // make_invoice() is called from SQL alone
 mod run;
 mod store;
 
@@ -85,7 +86,15 @@ fn preview_invoice_rows(subscription_id: i64, payer: &str, currency: &str, at: T
     let at = unix_micros(at.into_inner());
     let preview = || -> Outcome<String> {
         let tenant = settings::tenant();
-        let bill = Bill { tenant: &tenant, payer, currency, at, purpose: Purpose::Due, subscription: Some(subscription_id), replaces: None };
+        let bill = Bill {
+            tenant: &tenant,
+            payer,
+            currency,
+            at,
+            purpose: Purpose::Due,
+            subscription: Some(subscription_id),
+            replaces: None,
+        };
         let (_, computed) = invoice::compute(&bill, &Settings::read(&tenant)?)?;
         computed.line_rows(&tenant, None)
     };

@@ -54,7 +54,9 @@ pub fn collect(tenant: &str, customer: &str, wanted: &[Wanted<'_>]) -> Outcome<V
         let answers = answer(&question)?;
         for place in places {
             let wanted = &wanted[place];
-            let Some(answer) = keys.iter().position(|key| *key == wanted.meter_key).map(|at| &answers[at]) else { continue };
+            let Some(answer) = keys.iter().position(|key| *key == wanted.meter_key).map(|at| &answers[at]) else {
+                continue;
+            };
             usages[place] = Some(merged(answer, &windows, wanted.applies, &dimensions, &wanted.needs)?);
         }
     }
@@ -63,14 +65,14 @@ pub fn collect(tenant: &str, customer: &str, wanted: &[Wanted<'_>]) -> Outcome<V
 
 /// Contiguous windows between all the times at which something begins or ends.
 fn windows<'a>(cells: impl Iterator<Item = &'a Ranges>) -> Vec<(i64, i64)> {
-    let cuts: BTreeSet<i64> =
-        cells.flat_map(|ranges| ranges.as_slice()).flat_map(|&(from, to)| [from, to]).collect();
+    let cuts: BTreeSet<i64> = cells.flat_map(|ranges| ranges.as_slice()).flat_map(|&(from, to)| [from, to]).collect();
     let cuts: Vec<i64> = cuts.into_iter().collect();
     cuts.windows(2).map(|pair| (pair[0], pair[1])).collect()
 }
 
 fn path(name: &str) -> Outcome<Path> {
-    Path::parse(name).map_err(|error| Fail::corrupt(format!("a price asks for the dimension {name:?}: {}", error.message)))
+    Path::parse(name)
+        .map_err(|error| Fail::corrupt(format!("a price asks for the dimension {name:?}: {}", error.message)))
 }
 
 fn merged(
@@ -170,8 +172,7 @@ pub fn from_events(tenant: &str, customer: &str, wanted: &Wanted<'_>, known: raw
     let mut groups: FxHashMap<String, Found> = FxHashMap::default();
     for meter in &versions {
         for &(from, to) in wanted.applies.as_slice() {
-            let scope =
-                raw::Scope { tenant, customer: Some(customer), event_name: &meter.event_name, from, to, known };
+            let scope = raw::Scope { tenant, customer: Some(customer), event_name: &meter.event_name, from, to, known };
             raw::samples(&scope, std::slice::from_ref(meter), &secret, See::Statement, |_, meter, tape, sample| {
                 let mut group = String::new();
                 write_group(&paths, tape, &mut group);
@@ -184,6 +185,7 @@ pub fn from_events(tenant: &str, customer: &str, wanted: &Wanted<'_>, known: raw
             })?;
         }
     }
-    let newest = versions.last().ok_or_else(|| Fail::corrupt(format!("meter \"{}\" does not exist", wanted.meter_key)))?;
+    let newest =
+        versions.last().ok_or_else(|| Fail::corrupt(format!("meter \"{}\" does not exist", wanted.meter_key)))?;
     complete(groups, newest.kind, newest.percentile, wanted.applies, &dimensions, &wanted.needs)
 }

@@ -138,8 +138,9 @@ impl Kept {
             let due = if self.once {
                 charges::rounded("of a line", whole, digits)?
             } else {
-                let method = Method::parse(&self.proration)
-                    .ok_or_else(|| Fail::corrupt(format!("line {} has no proration {:?}", self.line, self.proration)))?;
+                let method = Method::parse(&self.proration).ok_or_else(|| {
+                    Fail::corrupt(format!("line {} has no proration {:?}", self.line, self.proration))
+                })?;
                 charges::share_of(&whole, &self.applies, self.cycle, method, &self.timezone, digits)?
             };
             return Ok((usage.quantity.to_string(), due));
@@ -147,7 +148,9 @@ impl Kept {
         let wanted = Wanted { meter_key, applies: &self.applies, needs: model.needs() };
         let usage = quantities::from_events(tenant, &self.customer, &wanted, known)?;
         let terms = match &self.usage {
-            Some(json) => PeriodUsage::parse(json).map_err(|error| Fail::corrupt(format!("kept usage: {error}")))?.terms,
+            Some(json) => {
+                PeriodUsage::parse(json).map_err(|error| Fail::corrupt(format!("kept usage: {error}")))?.terms
+            }
             None => pricing::Terms::default(),
         };
         let amount = price_with(&model, &usage, &terms, &mut Silent).map_err(priced)?.amount;

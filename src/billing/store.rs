@@ -120,7 +120,7 @@ impl Computed {
                     LineKind::Usage => "usage",
                     LineKind::Adjustment => "adjustment",
                     LineKind::OneOff => "one_off",
-                    LineKind::Fee | LineKind::TrueUp => "fee",
+                    LineKind::Fee => "fee",
                 },
                 description: &line.description,
                 customer_id: &line.customer,

@@ -270,15 +270,15 @@ fn gcd(mut a: I256, mut b: I256) -> I256 {
 }
 
 /// A number as written, not yet weighed: `whole`.`fraction` · 10^`exponent`.
-struct Literal<'a> {
-    negative: bool,
-    whole: &'a [u8],
-    fraction: &'a [u8],
-    exponent: i64,
+pub(super) struct Literal<'a> {
+    pub negative: bool,
+    pub whole: &'a [u8],
+    pub fraction: &'a [u8],
+    pub exponent: i64,
 }
 
 impl<'a> Literal<'a> {
-    fn split(text: &'a str) -> Result<Literal<'a>, QuantityError> {
+    pub fn split(text: &'a str) -> Result<Literal<'a>, QuantityError> {
         let mut rest = text.trim_ascii().as_bytes();
         let negative = take_sign(&mut rest);
         let whole = take_digits(&mut rest);
@@ -363,12 +363,12 @@ fn take_digits<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     digits
 }
 
-fn trim_start(digits: &[u8]) -> &[u8] {
+pub(super) fn trim_start(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
     digits.get(zeros..).unwrap_or_default()
 }
 
-fn trim_end(digits: &[u8]) -> &[u8] {
+pub(super) fn trim_end(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
     digits.get(..digits.len() - zeros).unwrap_or_default()
 }

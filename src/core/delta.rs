@@ -8,6 +8,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::state::codec::{put_int, put_unsigned, take_int, take_unsigned};
 use super::state::{Kind, Sample, State, StateError};
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -88,25 +89,15 @@ pub fn bucket_of(subject: i64) -> i16 {
 
 /// Appends a customer with its packed entries to a row.
 pub fn put_customer(row: &mut Vec<u8>, customer: &str, packed: &[u8]) {
-    put_varint(row, customer.len() as u64);
+    put_unsigned(customer.len() as u64, row);
     row.extend_from_slice(customer.as_bytes());
-    put_varint(row, packed.len() as u64);
+    put_unsigned(packed.len() as u64, row);
     row.extend_from_slice(packed);
 }
 
 /// Reads the customers of a row and their packed entries; an error ends the iteration.
 pub fn customers(row: &[u8]) -> impl Iterator<Item = Result<(&str, &[u8]), StateError>> {
-    let mut rest = row;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let customer = take_customer(&mut rest);
-        if customer.is_err() {
-            rest = &[];
-        }
-        Some(customer)
-    })
+    until_error(row, take_customer)
 }
 
 fn take_customer<'a>(rest: &mut &'a [u8]) -> Result<(&'a str, &'a [u8]), StateError> {
@@ -116,66 +107,49 @@ fn take_customer<'a>(rest: &mut &'a [u8]) -> Result<(&'a str, &'a [u8]), StateEr
 
 /// Appends one entry.
 pub fn put(out: &mut Vec<u8>, meter: i32, bucket: i64, group: &str, state: &[u8]) {
-    put_varint(out, u64::from(meter.cast_unsigned()));
-    let hour = bucket.div_euclid(HOUR);
-    put_varint(out, ((hour << 1) ^ (hour >> 63)).cast_unsigned());
-    put_varint(out, group.len() as u64);
+    put_unsigned(u64::from(meter.cast_unsigned()), out);
+    put_int(bucket.div_euclid(HOUR), out);
+    put_unsigned(group.len() as u64, out);
     out.extend_from_slice(group.as_bytes());
-    put_varint(out, state.len() as u64);
+    put_unsigned(state.len() as u64, out);
     out.extend_from_slice(state);
 }
 
 /// Reads the entries of a packed row; an error ends the iteration.
 pub fn entries(packed: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, StateError>> {
-    let mut rest = packed;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let entry = take(&mut rest);
-        if entry.is_err() {
-            rest = &[];
-        }
-        Some(entry)
-    })
+    until_error(packed, take)
 }
 
 fn take<'a>(rest: &mut &'a [u8]) -> Result<Entry<'a>, StateError> {
-    let meter = u32::try_from(take_varint(rest)?).map_err(|_| MALFORMED)?.cast_signed();
-    let zigzag = take_varint(rest)?;
-    let hour = (zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed());
-    let bucket = hour.checked_mul(HOUR).ok_or(MALFORMED)?;
+    let meter = u32::try_from(take_unsigned(rest)?).map_err(|_| MALFORMED)?.cast_signed();
+    let bucket = take_int(rest)?.checked_mul(HOUR).ok_or(MALFORMED)?;
     let group = std::str::from_utf8(take_bytes(rest)?).map_err(|_| MALFORMED)?;
     let state = take_bytes(rest)?;
     Ok(Entry { meter, bucket, group, state })
 }
 
+/// Takes one after the other until nothing is left, or what is left can't be read.
+fn until_error<'a, T>(
+    mut rest: &'a [u8],
+    take: fn(&mut &'a [u8]) -> Result<T, StateError>,
+) -> impl Iterator<Item = Result<T, StateError>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let taken = take(&mut rest);
+        if taken.is_err() {
+            rest = &[];
+        }
+        Some(taken)
+    })
+}
+
 const MALFORMED: StateError = StateError::Malformed("packed delta");
 
 fn take_bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], StateError> {
-    let len = usize::try_from(take_varint(rest)?).map_err(|_| MALFORMED)?;
+    let len = usize::try_from(take_unsigned(rest)?).map_err(|_| MALFORMED)?;
     let (bytes, tail) = rest.split_at_checked(len).ok_or(MALFORMED)?;
     *rest = tail;
     Ok(bytes)
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take_varint(rest: &mut &[u8]) -> Result<u64, StateError> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, tail) = rest.split_first().ok_or(MALFORMED)?;
-        *rest = tail;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(MALFORMED)
 }

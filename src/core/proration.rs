@@ -17,7 +17,7 @@
 use ethnum::I256;
 use jiff::tz::TimeZone;
 
-use super::calendar::{CalendarError, DayCount, Piece};
+use super::calendar::{CalendarError, DayCount};
 use super::decimal::{QuantityError, SCALE};
 use super::pricing::{Amount, Money};
 
@@ -71,23 +71,18 @@ impl Method {
     }
 }
 
-/// A piece measured against its period: `from` to `to` of `whole` units, 0 ≤ from ≤ to ≤ whole.
+/// A piece measured against its period: `from` to `to` of `whole` units (microseconds, days), 0 ≤ from ≤ to ≤ whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proration {
-    from: i64,
-    to: i64,
-    whole: i64,
+    pub from: i64,
+    pub to: i64,
+    pub whole: i64,
 }
 
 impl Proration {
-    /// Measures a piece of a billing period; `zone` is the customer's, and matters to days only.
-    pub fn of(piece: &Piece, method: Method, zone: &TimeZone) -> Result<Proration, CalendarError> {
-        Proration::between((piece.start, piece.end), (piece.period.start, piece.period.end), method, zone)
-    }
-
     /// Measures `piece` against `period`, both half-open in Unix microseconds. Of a piece that sticks out, what is in
     /// the period counts; what ends before it starts is nothing. A period that the method measures as nothing, such as
-    /// one of hours by days, is measured by time.
+    /// one of hours by days, is measured by time. `zone` is the customer's, and matters to days only.
     pub fn between(
         piece: (i64, i64),
         period: (i64, i64),
@@ -114,11 +109,6 @@ impl Proration {
                 if by_day.whole == 0 { by_time() } else { Ok(by_day) }
             }
         }
-    }
-
-    /// The piece's exact share as numerator and denominator: in microseconds or days, not reduced.
-    pub fn share(&self) -> (i64, i64) {
-        (self.to - self.from, self.whole)
     }
 
     /// What the piece pays of `amount`, unrounded: at 24 decimals, or as many as the amount itself has if more.
@@ -156,10 +146,4 @@ impl Days {
             }
         }
     }
-}
-
-/// What may be credited, in minor units of one currency: what was not used, but never more than has been charged and
-/// not been credited before; never less than nothing.
-pub fn creditable(unused: I256, charged: I256, credited: I256) -> I256 {
-    unused.min(charged.saturating_sub(credited)).max(I256::ZERO)
 }

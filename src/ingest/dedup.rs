@@ -33,7 +33,7 @@ const KEY_COLUMNS: usize = 3;
 
 /// Keeps the candidates whose keys are new, and claims those keys; the others are counted or reported.
 pub fn claim(fenced: &Fenced, candidates: &mut Vec<Candidate<'_>>, report: &mut Report) -> Outcome<()> {
-    candidates.sort_unstable_by(|a, b| (a.key, a.seq).cmp(&(b.key, b.seq)));
+    candidates.sort_unstable_by_key(|candidate| (candidate.key, candidate.seq));
     // The first of each key stands for it; the others are compared with what the key turns out to hold.
     let mut followers = Vec::new();
     if candidates.windows(2).any(|pair| pair[0].key == pair[1].key) {

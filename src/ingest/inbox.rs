@@ -12,6 +12,7 @@ use pgrx::prelude::*;
 
 use crate::core::event;
 use crate::pg::error::{Outcome, raise};
+use crate::pg::lock;
 use crate::pg::session::{self, AsOwner};
 use crate::pg::spi::{self, See};
 
@@ -48,14 +49,9 @@ fn take(max_rows: i32, from_block: i64, rows: &mut Vec<(String, i64, String)>) -
 
 fn drain(max_rows: i32) -> Outcome<i64> {
     let max_rows = max_rows.max(1);
-    let _owner = AsOwner::of(session::relation("inbox")?, pg_sys::ACL_INSERT, "drain_inbox")?;
-    let alone = spi::one(
-        "SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.inbox'::regclass::oid::int, 0)",
-        &[],
-        See::Write,
-        |row| row.bool(0),
-    )?;
-    if alone != Some(true) {
+    let inbox = session::relation("inbox")?;
+    let _owner = AsOwner::of(inbox, pg_sys::ACL_INSERT, "drain_inbox")?;
+    if !lock::alone_at(inbox)? {
         return Ok(0);
     }
     let mut rows: Vec<(String, i64, String)> = Vec::new();

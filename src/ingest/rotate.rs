@@ -24,7 +24,7 @@
 
 use pgrx::prelude::*;
 
-use crate::pg::error::{Fail, Outcome, SqlState, raise};
+use crate::pg::error::{Fail, Outcome, raise};
 use crate::pg::lock;
 use crate::pg::session::{self, AsOwner};
 use crate::pg::settings;
@@ -37,21 +37,10 @@ fn rotate_dedup() -> bool {
 }
 
 fn run() -> Outcome<bool> {
-    if !lock::is_read_committed() {
-        return Err(Fail::new(
-            SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            "rotate_dedup() needs a transaction in READ COMMITTED",
-        )
-        .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
-    }
-    let _owner = AsOwner::of(session::relation("dedup_keys")?, pg_sys::ACL_UPDATE, "rotate_dedup")?;
-    let alone = spi::one(
-        "SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.dedup_keys'::regclass::oid::int, 0)",
-        &[],
-        See::Write,
-        |row| row.bool(0),
-    )?;
-    if alone != Some(true) {
+    lock::need_read_committed("rotate_dedup")?;
+    let keys = session::relation("dedup_keys")?;
+    let _owner = AsOwner::of(keys, pg_sys::ACL_UPDATE, "rotate_dedup")?;
+    if !lock::alone_at(keys)? {
         return Ok(false);
     }
     let (phase, ours) = spi::one(

@@ -134,7 +134,9 @@ fn keep<T>(
 
 /// Every version of a meter, oldest first, as the statement's snapshot has them.
 pub fn versions_of(tenant: &str, key: &str) -> Outcome<Vec<Rc<Meter>>> {
-    let sql = format!("SELECT {COLUMNS} FROM meterflow.meter_versions WHERE tenant_id = $1 AND meter_key = $2 ORDER BY version");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM meterflow.meter_versions WHERE tenant_id = $1 AND meter_key = $2 ORDER BY version"
+    );
     let mut versions = Vec::new();
     spi::run(&sql, &[tenant.into(), key.into()], See::Statement, |row| {
         versions.push(read(row)?);

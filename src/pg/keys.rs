@@ -168,7 +168,7 @@ unsafe fn equals(key: &[u8; 16]) -> pg_sys::ScanKeyData {
             &mut scan_key,
             1,
             pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
-            pg_sys::Oid::from(pg_sys::F_UUID_EQ).into(),
+            pg_sys::Oid::from(pg_sys::F_UUID_EQ),
             pg_sys::Datum::from(key.as_ptr()),
         );
         scan_key

@@ -2,6 +2,9 @@
 
 use pgrx::pg_sys;
 
+use super::error::{Fail, Outcome, SqlState};
+use super::spi::{self, See};
+
 /// Takes a relation lock for the rest of the transaction, without opening the relation.
 pub fn lock_relation(oid: pg_sys::Oid, mode: u32) {
     // SAFETY: waits for and takes a heavyweight lock; an unknown oid only locks a number.
@@ -52,9 +55,28 @@ pub fn in_recovery() -> bool {
 }
 
 /// Whether the transaction takes a new snapshot for every statement.
-pub fn is_read_committed() -> bool {
+fn is_read_committed() -> bool {
     // SAFETY: reads a backend-local integer.
     unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Refuses a fixed snapshot to the function `verb`.
+pub fn need_read_committed(verb: &str) -> Outcome<()> {
+    if is_read_committed() {
+        return Ok(());
+    }
+    Err(Fail::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, format!("{verb}() needs a transaction in READ COMMITTED"))
+        .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."))
+}
+
+/// Makes this transaction the only one that works on a relation, until it ends; false when another already is. The
+/// lock's name is the relation it guards; advisory locks of applications use other classes.
+pub fn alone_at(relation: pg_sys::Oid) -> Outcome<bool> {
+    let alone =
+        spi::one("SELECT pg_catalog.pg_try_advisory_xact_lock($1::int, 0)", &[relation.into()], See::Write, |row| {
+            row.bool(0)
+        })?;
+    Ok(alone == Some(true))
 }
 
 pub fn check_for_interrupts() {

@@ -140,15 +140,13 @@ pub struct NumericOut {
 
 impl From<&Amount> for NumericOut {
     fn from(amount: &Amount) -> NumericOut {
-        let (coefficient, scale) = amount.parts();
-        NumericOut { coefficient, scale, shown: None }
+        NumericOut { coefficient: amount.coefficient(), scale: amount.scale(), shown: None }
     }
 }
 
 impl From<Money> for NumericOut {
     fn from(money: Money) -> NumericOut {
-        let (coefficient, scale) = money.parts();
-        NumericOut { coefficient, scale, shown: Some(scale) }
+        NumericOut { coefficient: money.minor(), scale: money.digits(), shown: Some(money.digits()) }
     }
 }
 

@@ -218,7 +218,7 @@ unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKeyData {
     // SAFETY: ScanKeyInit fills the whole struct. It compares texts by the collation "C", which all of ours have.
     unsafe {
         let mut key: ScanKeyData = std::mem::zeroed();
-        ScanKeyInit(&mut key, *column as AttrNumber + 1, strategy as StrategyNumber, Oid::from(function).into(), datum);
+        ScanKeyInit(&mut key, *column as AttrNumber + 1, strategy as StrategyNumber, Oid::from(function), datum);
         key
     }
 }

@@ -264,50 +264,22 @@ pub fn databases() -> Vec<(u32, String)> {
 
 /// Makes this process the only worker of its database until it ends; false when another already is. In an attempt.
 pub fn claim_database() -> bool {
-    // SAFETY: MyDatabaseId is ours. Unlike other session locks, those of the user lock method survive an abort.
-    unsafe {
-        let database = u32::from(pg_sys::MyDatabaseId);
-        try_lock(
-            database,
-            MARK,
-            1,
-            pg_sys::LockTagType::LOCKTAG_USERLOCK,
-            pg_sys::USER_LOCKMETHOD,
-            pg_sys::ExclusiveLock,
-            true,
-        )
-    }
+    // Unlike other session locks, those of the user lock method survive an abort.
+    // SAFETY: inside a transaction.
+    unsafe { try_lock(&mark(1), pg_sys::ExclusiveLock, true) }
 }
 
 /// Whether no session has paused the worker; if so none can until this transaction ends. In an attempt.
 pub fn may_work() -> bool {
-    // SAFETY: MyDatabaseId is ours; the lock is released with the transaction.
-    unsafe {
-        let database = u32::from(pg_sys::MyDatabaseId);
-        try_lock(
-            database,
-            MARK,
-            2,
-            pg_sys::LockTagType::LOCKTAG_USERLOCK,
-            pg_sys::USER_LOCKMETHOD,
-            pg_sys::ExclusiveLock,
-            false,
-        )
-    }
+    // SAFETY: inside a transaction, with which the lock is released.
+    unsafe { try_lock(&mark(2), pg_sys::ExclusiveLock, false) }
 }
 
 /// Keeps the worker from starting a job until this session ends, and waits for the one that runs.
 pub fn pause() {
     // SAFETY: the same tag as in `may_work`; waits, and can be cancelled. Several sessions may hold it.
     unsafe {
-        let tag = lock_tag(
-            pg_sys::MyDatabaseId.into(),
-            MARK,
-            2,
-            pg_sys::LockTagType::LOCKTAG_USERLOCK,
-            pg_sys::USER_LOCKMETHOD,
-        );
-        pg_sys::LockAcquire(&tag, pg_sys::ShareLock as pg_sys::LOCKMODE, true, false);
+        pg_sys::LockAcquire(&mark(2), pg_sys::ShareLock as pg_sys::LOCKMODE, true, false);
     }
 }
 
@@ -317,28 +289,27 @@ pub fn pause() {
 pub fn database_is_ours_to_use() -> bool {
     // SAFETY: the lock that every session takes while it connects, here without waiting.
     unsafe {
-        let database = u32::from(pg_sys::MyDatabaseId);
         let class = u32::from(pg_sys::DatabaseRelationId);
-        try_lock(
-            0,
-            class,
-            database,
-            pg_sys::LockTagType::LOCKTAG_OBJECT,
-            pg_sys::DEFAULT_LOCKMETHOD,
-            pg_sys::RowExclusiveLock,
-            false,
-        )
+        let database = u32::from(pg_sys::MyDatabaseId);
+        let tag = lock_tag(0, class, database, pg_sys::LockTagType::LOCKTAG_OBJECT, pg_sys::DEFAULT_LOCKMETHOD);
+        try_lock(&tag, pg_sys::RowExclusiveLock, false)
     }
 }
 
 /// SAFETY: inside a transaction; the tag's fields are those that the tag type has in lock.h.
-unsafe fn try_lock(field1: u32, field2: u32, field3: u32, kind: u32, method: u32, mode: u32, session: bool) -> bool {
-    let tag = lock_tag(field1, field2, field3, kind, method);
+unsafe fn try_lock(tag: &pg_sys::LOCKTAG, mode: u32, session: bool) -> bool {
     // SAFETY: does not wait; the tag is copied.
     unsafe {
-        pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, true)
+        pg_sys::LockAcquire(tag, mode as pg_sys::LOCKMODE, session, true)
             != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
+}
+
+/// A lock of this database that is known by our mark and a number.
+fn mark(number: u32) -> pg_sys::LOCKTAG {
+    // SAFETY: MyDatabaseId is set in any backend that runs SQL.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    lock_tag(database.into(), MARK, number, pg_sys::LockTagType::LOCKTAG_USERLOCK, pg_sys::USER_LOCKMETHOD)
 }
 
 fn lock_tag(field1: u32, field2: u32, field3: u32, kind: u32, method: u32) -> pg_sys::LOCKTAG {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::core::currency::{self, CurrencyError};
 use crate::core::decimal::QuantityError;
 use crate::core::pricing::{
-    self, Amount, EXAMPLES, GroupNeeds, Model, ModelError, Needs, PeriodUsage, PriceError, Priced, Proration, Recorder,
+    self, Amount, EXAMPLES, GroupNeeds, Model, ModelError, Needs, PeriodUsage, PriceError, Priced, Recorder,
     RoundError, Silent, Step, Terms, Usage,
 };
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
@@ -70,12 +70,6 @@ fn price_needs(model: JsonbIn<'_>) -> JsonB {
     let mut needs = needs(&model.needs());
     needs.insert("meter".to_string(), json!(model.needs_meter()));
     needs.insert("dimensions".to_string(), json!(model.needs().dimensions()));
-    let proration = match model.proration() {
-        Proration::Second => "second",
-        Proration::Day => "day",
-        Proration::None => "none",
-    };
-    needs.insert("proration".to_string(), json!(proration));
     needs.insert("commitment_periods".to_string(), json!(model.commitment_periods()));
     JsonB(needs.into())
 }
@@ -158,7 +152,10 @@ fn check(model: &str, meter_key: Option<&str>) -> Outcome<bool> {
     let quantity_only = Needs { quantity: true, ..Needs::default() };
     if meter_key.is_none() && model.needs() != quantity_only {
         return Err(Fail::new(SqlState::ERRCODE_CHECK_VIOLATION, "this price needs a meter")
-            .detail(format!("The model \"{}\" looks at more of usage than a quantity, and meter_key is null.", model.name()))
+            .detail(format!(
+                "The model \"{}\" looks at more of usage than a quantity, and meter_key is null.",
+                model.name()
+            ))
             .hint("Name the meter in meter_key, or use {\"model\":\"flat\",\"amount\":...} for a fee each month."));
     }
     Ok(true)

@@ -9,7 +9,7 @@ mod store;
 
 use pgrx::prelude::*;
 
-use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::error::{Fail, Outcome};
 use crate::pg::lock;
 use crate::pg::session::{self, AsOwner};
 use crate::pg::spi::{self, See};
@@ -55,21 +55,10 @@ impl FoldState {
 
 /// Enters work on rollups: as owner, under READ COMMITTED, alone. None when another session is at it.
 fn enter(verb: &str) -> Outcome<Option<AsOwner>> {
-    if !lock::is_read_committed() {
-        return Err(Fail::new(
-            SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            format!("{verb}() needs a transaction in READ COMMITTED"),
-        )
-        .detail("It waits for writers and must then see what they committed; a fixed snapshot would not.")
-        .hint("Call it by itself, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED."));
-    }
-    let owner = AsOwner::of(session::relation("rollups")?, pg_sys::ACL_UPDATE, verb)?;
-    // The lock's name is the relation it guards; advisory locks of applications use other classes.
-    let alone = spi::one(
-        "SELECT pg_catalog.pg_try_advisory_xact_lock('meterflow.rollups'::regclass::oid::int, 0)",
-        &[],
-        See::Write,
-        |row| row.bool(0),
-    )?;
-    Ok(Some(owner).filter(|_| alone == Some(true)))
+    lock::need_read_committed(verb).map_err(|fail| {
+        fail.detail("It waits for writers and must then see what they committed; a fixed snapshot would not.")
+    })?;
+    let rollups = session::relation("rollups")?;
+    let owner = AsOwner::of(rollups, pg_sys::ACL_UPDATE, verb)?;
+    Ok(if lock::alone_at(rollups)? { Some(owner) } else { None })
 }

@@ -18,12 +18,15 @@ const PART_BYTES: i32 = 16 * 1024;
 /// Folds that share a part: rewriting stays within a small multiple of what is added, parts stay few.
 const FOLDS_PER_PART: i64 = 64;
 
-/// Hour states by (tenant, meter, customer, hour, group), merged in memory before they meet the table.
+/// Tenant, meter, customer, hour, group; names as numbers.
+type Key = (u32, i32, u32, i64, u32);
+
+/// Hour states, merged in memory before they meet the table.
 #[derive(Default)]
 pub struct Rollups {
     names: Vec<String>,
     numbers: FxHashMap<String, u32>,
-    states: FxHashMap<(u32, i32, u32, i64, u32), State>,
+    states: FxHashMap<Key, State>,
 }
 
 impl Rollups {
@@ -36,7 +39,7 @@ impl Rollups {
         group: &str,
         state: State,
     ) -> Result<(), StateError> {
-        let key = (self.number(tenant), meter, self.number(customer), bucket, self.number(group));
+        let key = self.key(tenant, customer, meter, bucket, group);
         match self.states.entry(key) {
             std::collections::hash_map::Entry::Occupied(mut merged) => merged.get_mut().merge(&state),
             std::collections::hash_map::Entry::Vacant(place) => {
@@ -44,6 +47,10 @@ impl Rollups {
                 Ok(())
             }
         }
+    }
+
+    fn key(&mut self, tenant: &str, customer: &str, meter: i32, bucket: i64, group: &str) -> Key {
+        (self.number(tenant), meter, self.number(customer), bucket, self.number(group))
     }
 
     pub fn state(
@@ -55,7 +62,7 @@ impl Rollups {
         group: &str,
         kind: Kind,
     ) -> &mut State {
-        let key = (self.number(tenant), meter, self.number(customer), bucket, self.number(group));
+        let key = self.key(tenant, customer, meter, bucket, group);
         self.states.entry(key).or_insert_with(|| State::empty(kind))
     }
 

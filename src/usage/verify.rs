@@ -120,8 +120,14 @@ fn raw_hours(audits: &[Audit<'_>], from: i64, to: i64) -> Outcome<FxHashMap<i32,
     let mut hours: FxHashMap<i32, States> = FxHashMap::default();
     let Some(first) = audits.first() else { return Ok(hours) };
     let meters: Vec<Rc<Meter>> = audits.iter().map(|audit| audit.meter.clone()).collect();
-    let scope =
-        raw::Scope { tenant: first.tenant, customer: None, event_name: &first.meter.event_name, from, to, known: raw::Known::ALL };
+    let scope = raw::Scope {
+        tenant: first.tenant,
+        customer: None,
+        event_name: &first.meter.event_name,
+        from,
+        to,
+        known: raw::Known::ALL,
+    };
     raw::samples(&scope, &meters, first.secret, See::Statement, |customer, meter, tape, sample| {
         let mut group = String::new();
         meter.group(tape, &mut group);
@@ -316,16 +322,8 @@ fn keys(tenant: &str, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
         See::Statement,
         |row| {
             let identity = format!("source {:?}, transaction_id {:?}", row.text(0)?, row.text(1)?);
-            rows.push((
-                format!("event stored more than once: {identity}"),
-                None,
-                None,
-                None,
-                None,
-                None,
-                Some("1".to_string()),
-                Some(row.text(2)?),
-            ));
+            let problem = format!("event stored more than once: {identity}");
+            rows.push(count_differs(problem, "1".to_string(), row.text(2)?));
             Ok(())
         },
     )?;
@@ -338,18 +336,15 @@ fn keys(tenant: &str, from: i64, to: i64, rows: &mut Vec<Row>) -> Outcome<()> {
         &[],
         See::Statement,
         |row| {
-            rows.push((
-                "events and dedup keys differ in number".to_string(),
-                None,
-                None,
-                None,
-                None,
-                None,
-                Some(row.int8(0)?.to_string()),
-                Some(row.int8(1)?.to_string()),
-            ));
+            let problem = "events and dedup keys differ in number".to_string();
+            rows.push(count_differs(problem, row.int8(0)?.to_string(), row.int8(1)?.to_string()));
             Ok(())
         },
     )?;
     Ok(())
+}
+
+/// A finding about events as a whole: no meter's, no customer's.
+fn count_differs(problem: String, expected: String, found: String) -> Row {
+    (problem, None, None, None, None, None, Some(expected), Some(found))
 }

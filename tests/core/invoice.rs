@@ -4,6 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use crate::core::invoice::account::Standing;
+use crate::core::invoice::note::CreditNote;
 use crate::core::invoice::*;
 use crate::core::pricing::Amount;
 use crate::decimal_tests::rounded;
@@ -14,8 +16,6 @@ mod account;
 mod examples;
 #[path = "invoice/note.rs"]
 mod note;
-#[path = "invoice/units.rs"]
-mod units;
 #[path = "invoice/vectors.rs"]
 mod vectors;
 
@@ -49,7 +49,7 @@ fn some_of(all: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
 }
 
 fn kind() -> impl Strategy<Value = LineKind> {
-    select(vec![LineKind::Usage, LineKind::Fee, LineKind::OneOff, LineKind::Adjustment, LineKind::TrueUp])
+    select(vec![LineKind::Usage, LineKind::Fee, LineKind::OneOff, LineKind::Adjustment])
 }
 
 /// Thousandths of a minor unit: small and round ones too, for ties and lines of a cent.

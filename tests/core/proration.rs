@@ -28,6 +28,11 @@ fn between(piece: (&str, &str), period: (&str, &str), method: Method, zone_name:
     Proration::between(times(piece), times(period), method, &zone(zone_name).unwrap()).unwrap()
 }
 
+/// Numerator and denominator, not reduced.
+fn share(part: &Proration) -> (i64, i64) {
+    (part.to - part.from, part.whole)
+}
+
 fn amount(text: &str) -> Amount {
     Amount::parse(text).unwrap()
 }
@@ -78,17 +83,17 @@ fn shares() {
         (Method::Whole, early, (1, 1)),
         (Method::Whole, late, (0, 1)),
     ] {
-        assert_eq!(between(piece, march, method, "UTC").share(), expected, "{method:?} {piece:?}");
+        assert_eq!(share(&between(piece, march, method, "UTC")), expected, "{method:?} {piece:?}");
     }
     // In Berlin that March is an hour short; days don't see it.
-    assert_eq!(between(late, march, Method::Second, "Europe/Berlin").share().1, 31 * DAY - DAY / 24);
-    assert_eq!(between(late, march, BY_DAY, "Europe/Berlin").share(), (17, 31));
+    assert_eq!(share(&between(late, march, Method::Second, "Europe/Berlin")).1, 31 * DAY - DAY / 24);
+    assert_eq!(share(&between(late, march, BY_DAY, "Europe/Berlin")), (17, 31));
     // Days are the zone's: a change at 01:00 UTC on the 15th is on the 14th in Los Angeles.
     let (start, end) = (at("2026-03-01T00:00", "UTC"), at("2026-04-01T00:00", "UTC"));
     let change = at("2026-03-15T01:00", "UTC");
     let los_angeles = zone("America/Los_Angeles").unwrap();
-    let share = |from, to| Proration::between((from, to), (start, end), BY_DAY, &los_angeles).unwrap().share();
-    assert_eq!((share(start, change), share(change, end)), ((14, 31), (17, 31))); // 28 Feb to 30 March there
+    let there = |from, to| share(&Proration::between((from, to), (start, end), BY_DAY, &los_angeles).unwrap());
+    assert_eq!((there(start, change), there(change, end)), ((14, 31), (17, 31))); // 28 Feb to 30 March there
 }
 
 #[test]
@@ -101,29 +106,30 @@ fn months_of_so_many_days() {
         (("2026-01-10T00:00", "2026-03-01T00:00"), ("2026-01-01T00:00", "2027-01-01T00:00"), 30, (51, 360)),
         (("2026-01-10T00:00", "2026-03-01T00:00"), ("2026-01-01T00:00", "2027-01-01T00:00"), 28, (47, 336)),
     ] {
-        assert_eq!(between(piece, period, by_days_of(days), "UTC").share(), expected, "{piece:?} of {days}");
+        assert_eq!(share(&between(piece, period, by_days_of(days), "UTC")), expected, "{piece:?} of {days}");
     }
     // Of days that count nothing there is no share: measured by time instead, so that someone pays.
     let last = ("2026-01-31T00:00", "2026-02-01T00:00");
     let noon = ("2026-01-31T00:00", "2026-01-31T12:00");
-    assert_eq!(between(noon, last, by_days_of(30), "UTC").share(), (DAY / 2, DAY));
-    assert_eq!(between(noon, ("2026-01-31T00:00", "2026-01-31T18:00"), BY_DAY, "UTC").share(), (DAY / 2, DAY / 4 * 3));
+    assert_eq!(share(&between(noon, last, by_days_of(30), "UTC")), (DAY / 2, DAY));
+    let hours = ("2026-01-31T00:00", "2026-01-31T18:00");
+    assert_eq!(share(&between(noon, hours, BY_DAY, "UTC")), (DAY / 2, DAY / 4 * 3));
 }
 
 #[test]
 fn what_sticks_out_and_what_is_empty() {
     let utc = zone("UTC").unwrap();
     for method in [Method::Second, BY_DAY, BY_ENDED_DAY, by_days_of(30), Method::Whole] {
-        let share = |start, end| {
-            let (part, whole) = Proration::between((start, end), (0, 10 * DAY), method, &utc).unwrap().share();
+        let counts = |start, end| {
+            let (part, whole) = share(&Proration::between((start, end), (0, 10 * DAY), method, &utc).unwrap());
             (part.signum(), part == whole)
         };
-        assert_eq!(share(-DAY, 11 * DAY), (1, true), "{method:?}");
-        assert_eq!(share(i64::MIN, i64::MAX), (1, true), "{method:?}");
+        assert_eq!(counts(-DAY, 11 * DAY), (1, true), "{method:?}");
+        assert_eq!(counts(i64::MIN, i64::MAX), (1, true), "{method:?}");
         for (start, end) in
             [(-DAY, 0), (10 * DAY, 11 * DAY), (3 * DAY, 3 * DAY), (5 * DAY, 4 * DAY), (i64::MAX, i64::MIN)]
         {
-            assert_eq!(share(start, end), (0, false), "{method:?} {start} {end}");
+            assert_eq!(counts(start, end), (0, false), "{method:?} {start} {end}");
         }
         for period in [(0, 0), (1, 0), (i64::MAX, i64::MIN)] {
             assert_eq!(Proration::between((0, 1), period, method, &utc), Err(CalendarError::EmptyPeriod));
@@ -167,16 +173,14 @@ fn amounts() {
 /// Upgrade and back on the same day, downgrade and back days later: credits and charges net to what was used.
 #[test]
 fn change_and_change_back() {
-    let month =
-        Cycle::anniversary(Interval::Months(1), "2026-01-31T09:30".parse().unwrap(), "America/New_York").unwrap();
+    let name = "America/New_York";
+    let month = Cycle::anniversary(Interval::Months(1), "2026-01-31T09:30".parse().unwrap(), name).unwrap();
     let period = month.period(1).unwrap();
     let (old, new) = (amount("49.99"), amount("120"));
     for method in [Method::Second, BY_DAY, BY_ENDED_DAY, by_days_of(30), Method::Whole] {
         let paid = |full: &Amount, start, end| {
-            let piece = period.cut(start, end);
-            piece.map_or(0, |piece| {
-                Proration::of(&piece, method, month.zone()).unwrap().money(full, 2).unwrap().minor().as_i64()
-            })
+            let part = Proration::between((start, end), (period.start, period.end), method, &zone(name).unwrap());
+            part.unwrap().money(full, 2).unwrap().minor().as_i64()
         };
         let (first, second) = (period.start + 3 * DAY + 12_345, period.start + 20 * DAY + 999_999_999);
         let whole = paid(&old, period.start, period.end);
@@ -242,9 +246,9 @@ proptest! {
         let measure = |from, to| Proration::between((from, to), period, method, &zone).unwrap();
         let pieces: Vec<Proration> = bounds.windows(2).map(|pair| measure(pair[0], pair[1])).collect();
 
-        let shares: Vec<(i64, i64)> = pieces.iter().map(Proration::share).collect();
+        let shares: Vec<(i64, i64)> = pieces.iter().map(share).collect();
         prop_assert!(shares.iter().all(|(part, whole)| 0 <= *part && part <= whole && *whole == shares[0].1));
-        prop_assert_eq!(shares.iter().map(|share| share.0).sum::<i64>(), shares[0].1);
+        prop_assert_eq!(shares.iter().map(|(part, _)| part).sum::<i64>(), shares[0].1);
 
         let money: Vec<i64> = pieces.iter().map(|piece| piece.money(&full, digits).unwrap().minor().as_i64()).collect();
         prop_assert_eq!(money.iter().sum::<i64>(), full.round(digits).unwrap().minor().as_i64());
@@ -275,7 +279,7 @@ proptest! {
         let full = Amount::new(minor.into(), 2);
         for piece in [(period.0, cut), (cut, period.1)] {
             let proration = Proration::between(piece, period, method, &zone).unwrap();
-            let (part, whole) = proration.share();
+            let (part, whole) = share(&proration);
             let twice = 2 * i128::from(minor) * i128::from(part);
             let (twice_whole, half) = (2 * i128::from(whole), twice % (2 * i128::from(whole)) == i128::from(whole));
             let alone = (twice + i128::from(whole)).div_euclid(twice_whole);

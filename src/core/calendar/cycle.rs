@@ -108,13 +108,6 @@ impl Period {
     }
 }
 
-impl Piece {
-    /// Whether this is all of its period.
-    pub fn is_whole(&self) -> bool {
-        self.start == self.period.start && self.end == self.period.end
-    }
-}
-
 impl Cycle {
     /// Periods that start on the anchor's day and time of day. Times within a microsecond are dropped.
     pub fn anniversary(interval: Interval, anchor: DateTime, zone_name: &str) -> Result<Cycle, CalendarError> {
@@ -166,11 +159,6 @@ impl Cycle {
         self.period(number)
     }
 
-    /// The first boundary between periods after `at`.
-    pub fn next_boundary(&self, at: i64) -> Result<i64, CalendarError> {
-        Ok(self.containing(at)?.end)
-    }
-
     /// The whole periods that have time in common with `[from, to)`, in order; at most [`MAX_PERIODS`].
     pub fn periods(&self, from: i64, to: i64) -> Result<Vec<Period>, CalendarError> {
         let mut periods = Vec::new();
@@ -188,11 +176,6 @@ impl Cycle {
             }
             period = self.period(period.number + 1)?;
         }
-    }
-
-    /// The zone that this cycle's local times are of; what days are counted in.
-    pub fn zone(&self) -> &TimeZone {
-        &self.zone
     }
 
     /// Where period `number` starts. Rises with the number, except that passed-over periods start with the next one.

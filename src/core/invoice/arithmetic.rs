@@ -3,6 +3,7 @@
 use ethnum::I256;
 
 use super::{Amount, InvoiceError};
+use crate::core::pricing::{Rounding, quotient};
 use crate::core::split;
 
 pub(super) fn add(a: i128, b: i128) -> Result<i128, InvoiceError> {
@@ -40,10 +41,7 @@ pub(super) fn included_in(gross: i128, percent: &Amount) -> Result<i128, Invoice
 /// `value` · `numerator` / `denominator`, where the denominator is above zero.
 pub(super) fn scaled(value: i128, numerator: I256, denominator: I256) -> Result<i128, InvoiceError> {
     let product = I256::new(value).checked_mul(numerator).ok_or(InvoiceError::TooLarge)?;
-    let (quotient, remainder) = product.checked_div_rem(denominator).ok_or(InvoiceError::TooLarge)?;
-    // Twice the remainder may not fit; what is missing to the denominator does.
-    let away = remainder.wrapping_abs() >= denominator.wrapping_sub(remainder.wrapping_abs());
-    narrow(if away { quotient.wrapping_add(product.signum()) } else { quotient })
+    narrow(quotient(product, denominator, Rounding::HalfUp))
 }
 
 /// Largest remainder, see [`split::split`]. Where `total` is at most the sum of the weights, no part exceeds its weight.

@@ -47,8 +47,6 @@ pub enum LineKind {
     OneOff,
     /// A correction of an earlier invoice, or what earlier invoices of the period have billed already (then negative).
     Adjustment,
-    /// What is missing to a commitment.
-    TrueUp,
 }
 
 /// Which lines a coupon or credit applies to: those that are in every list that isn't empty. All empty: all lines.

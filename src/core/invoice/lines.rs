@@ -1,7 +1,7 @@
 //! The first stage: every line is rounded, once.
 
-use super::arithmetic::{round as round_amount, subtract, sum};
-use super::{Amount, Draft, InvoiceError, InvoiceLine};
+use super::arithmetic::round as round_amount;
+use super::{Draft, InvoiceError, InvoiceLine};
 
 pub(super) fn round(draft: &Draft) -> Result<Vec<InvoiceLine>, InvoiceError> {
     let rounded = draft.lines.iter().map(|line| {
@@ -19,12 +19,4 @@ pub(super) fn round(draft: &Draft) -> Result<Vec<InvoiceLine>, InvoiceError> {
         })
     });
     rounded.collect()
-}
-
-/// What a true-up line must bill, in minor units, so that it and the `billed` lines (their rounded amounts) make the
-/// commitment (in major units): 0 when they do already. Computed on rounded amounts, because a true-up of the unrounded
-/// ones, rounded by itself, could miss the commitment by a unit.
-pub fn true_up(commitment: &Amount, billed: &[i128], digits: u32) -> Result<i128, InvoiceError> {
-    let missing = subtract(round_amount(commitment, digits)?, sum(billed.iter().copied())?)?;
-    Ok(missing.max(0))
 }

@@ -20,27 +20,23 @@
 //! whole invoice. So no coupon or credit can turn an invoice negative. An invoice that its own lines make negative is not
 //! paid out: nothing is due, and it says what it is worth as [`Invoice::account_credit`].
 
-mod account;
+pub mod account;
 mod arithmetic;
 mod coupons;
 mod credits;
 mod draft;
-mod explain;
 mod lines;
-mod note;
+pub mod note;
 mod outcome;
 mod pool;
 mod taxes;
-mod units;
 
 use std::fmt;
 
-pub use account::{Account, NoteTotals, Standing};
+pub use account::{Account, NoteTotals};
 pub use draft::{Coupon, Credit, Discount, Draft, Level, Line, LineKind, Scope, Tax};
-pub use lines::true_up;
-pub use note::{CreditNote, Item, NoteLine, credit_note, creditable};
+pub use note::{Item, NoteLine, credit_note};
 pub use outcome::{CouponUse, CreditUse, Invoice, InvoiceLine, LineTax, Share, TaxTotal};
-pub use units::CreditUnit;
 
 use super::pricing::Amount;
 use arithmetic::{subtract, sum};
@@ -66,8 +62,6 @@ pub enum InvoiceError {
     ExceedsInvoice { creditable: i128 },
     /// A credit note must lower what was invoiced; this one would raise it by so much.
     RaisesInvoice { by: i128 },
-    /// The rate of a credit unit is not above zero.
-    WorthlessUnit,
     /// The parts of a note's settlement are negative, or don't add up to its total.
     Unbalanced { total: i128 },
     /// More would be refunded than was paid and not refunded yet.
@@ -94,7 +88,6 @@ impl fmt::Display for InvoiceError {
             InvoiceError::RaisesInvoice { by } => {
                 write!(f, "the credit note would raise the invoice by {by} minor units")
             }
-            InvoiceError::WorthlessUnit => f.write_str("the rate of a credit unit must be above zero"),
             InvoiceError::Unbalanced { total } => {
                 write!(f, "refund, credit and offset must add up to the credit note's {total} minor units")
             }

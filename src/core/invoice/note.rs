@@ -68,7 +68,7 @@ pub fn credit_note(items: &[Item<'_>]) -> Result<CreditNote, InvoiceError> {
 
 /// The note for all that is left of the lines, whatever the items' amounts: the most that can be credited. Of an invoice
 /// with a negative total it is negative, and can't be issued.
-pub fn creditable(items: &[Item<'_>]) -> Result<CreditNote, InvoiceError> {
+fn creditable(items: &[Item<'_>]) -> Result<CreditNote, InvoiceError> {
     let rest = items.iter().map(|item| {
         let rest = subtract(item.line.amount, item.before)?;
         note_line(item, rest)

@@ -185,16 +185,6 @@ impl Amount {
         Ok(Amount { coefficient: quotient(numerator, denominator, rounding), scale: digits })
     }
 
-    /// `self` · `part` / `whole`, rounded half away from zero to 24 decimals (or its own, if it has more).
-    pub fn portion(&self, part: i64, whole: i64) -> Result<Amount, QuantityError> {
-        if part == whole {
-            return Ok(*self);
-        }
-        let part = Amount { coefficient: I256::from(part), scale: 0 };
-        let whole = Amount { coefficient: I256::from(whole), scale: 0 };
-        self.checked_mul(&part)?.div_round(&whole, self.scale.max(SCALE), Rounding::HalfUp)
-    }
-
     /// Rounded to at most `digits` decimals.
     pub fn round_to(&self, digits: u32, rounding: Rounding) -> Amount {
         match self.scale.checked_sub(digits) {
@@ -216,11 +206,13 @@ impl Amount {
     }
 
     /// Whole units of 10^-[`scale`](Amount::scale).
+    #[inline]
     pub fn coefficient(&self) -> I256 {
         self.coefficient
     }
 
-    /// Decimals that this number needs.
+    /// Decimals that it is written with. Zeros may be among them: the [`shortest`](Amount::shortest) needs them all.
+    #[inline]
     pub fn scale(&self) -> u32 {
         self.scale
     }
@@ -234,13 +226,10 @@ impl Amount {
         let (up, down) = if digits >= self.scale { (power, I256::ONE) } else { (I256::ONE, power) };
         let dividend = self.coefficient.checked_mul(numerator).and_then(|product| product.checked_mul(up));
         let divisor = denominator.checked_mul(down).ok_or(QuantityError::TooLarge)?;
-        let (quotient, remainder) =
-            dividend.ok_or(QuantityError::TooLarge)?.checked_div_rem(divisor).ok_or(QuantityError::DivisionByZero)?;
-        // Twice the remainder may not fit; what is missing to the divisor does.
-        let missing = divisor.wrapping_sub(remainder.wrapping_abs());
-        let away = remainder.wrapping_abs() >= missing;
-        let sign = I256::new(if remainder.is_negative() { -1 } else { 1 });
-        quotient.checked_add(if away { sign } else { I256::ZERO }).ok_or(QuantityError::TooLarge)
+        if !divisor.is_positive() {
+            return Err(QuantityError::DivisionByZero);
+        }
+        Ok(quotient(dividend.ok_or(QuantityError::TooLarge)?, divisor, Rounding::HalfUp))
     }
 
     /// The same number with the fewest decimals that hold it.
@@ -255,12 +244,6 @@ impl Amount {
             }
         }
         Amount { coefficient, scale }
-    }
-
-    /// Its coefficient and scale, for whoever writes it down. There may be zeros at the end.
-    #[inline]
-    pub fn parts(&self) -> (I256, u32) {
-        (self.coefficient, self.scale)
     }
 }
 
@@ -351,13 +334,14 @@ fn aligned(a: &Amount, b: &Amount) -> Option<(I256, I256, u32)> {
     }
 }
 
-/// By a positive divisor.
-fn quotient(numerator: I256, denominator: I256, rounding: Rounding) -> I256 {
+/// By a positive divisor, rounded.
+pub fn quotient(numerator: I256, denominator: I256, rounding: Rounding) -> I256 {
     let (quotient, remainder) = div_rem(numerator, denominator);
     let away = match rounding {
         Rounding::Down => false,
         Rounding::Up => remainder != I256::ZERO,
         Rounding::HalfUp => {
+            // Twice the remainder may not fit; what is missing to the denominator does.
             let remainder = remainder.wrapping_abs();
             remainder >= denominator.wrapping_sub(remainder)
         }
@@ -421,11 +405,6 @@ impl Money {
     /// Decimals of the currency.
     pub fn digits(&self) -> u32 {
         self.digits
-    }
-
-    /// Whole minor units, and how many decimals they make.
-    pub fn parts(&self) -> (I256, u32) {
-        (self.minor, self.digits)
     }
 }
 

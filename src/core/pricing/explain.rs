@@ -69,7 +69,6 @@ fn step(step: &Step) -> Value {
             (name, members)
         }
         Step::DearestOnly { .. } => ("dearest only", Map::new()),
-        Step::Prorated { share, .. } => ("proration", object([("share", json!(share.to_string()))])),
         Step::Discount { percentage, .. } => ("percentage discount", numbers([("percentage", percentage)])),
         Step::Maximum { maximum, .. } => ("maximum spend", numbers([("maximum", maximum)])),
         Step::Minimum { minimum, .. } => ("minimum spend", numbers([("minimum", minimum)])),

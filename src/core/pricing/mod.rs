@@ -4,8 +4,8 @@
 //! [`Model::parse`] reads a definition, [`Model::needs`] says what must be known of the usage, [`price_with`] prices a
 //! [`Usage`] on the [`Terms`] of its period, and [`price_rest`] what is left of it after earlier lines. All arithmetic is
 //! exact. A result that can't be held exactly is an error, and nothing is rounded before [`Priced::in_currency`], once
-//! a line, except where a model says so: packages, a unit_conversion with a rounding, a share of a period (to 24
-//! decimals).
+//! a line, except where a model says so: packages, a unit_conversion with a rounding. What a part of a period costs is
+//! not said here: that is a part of what its whole costs ([`proration`](super::proration)).
 //!
 //! A negative quantity, as voids leave it, is a credit where a unit has one price: per_unit, dynamic and percentage give
 //! it back. flat, package and tiers treat it as no usage: there is no tier or package below zero to give back.
@@ -27,14 +27,14 @@ mod units;
 mod usage;
 mod write_usage;
 
-pub use amount::{Amount, Money, Rounding};
+pub use amount::{Amount, Money, Rounding, quotient};
 pub use explain::explain;
-pub use model::{EXAMPLES, Model, Proration, price_with};
+pub use model::{EXAMPLES, Model, price_with};
 pub use read::ModelError;
 pub use read_usage::PeriodUsage;
 pub use step::{PartOf, Recorder, Silent, Step};
 pub use unit_price::UnitPrice;
-pub use usage::{Group, GroupNeeds, Needs, Share, Terms, Usage};
+pub use usage::{Group, GroupNeeds, Needs, Terms, Usage};
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! A price as its JSON definition says, and the pipeline that it is: whatever the model, the steps around it are these,
 //! in this order.
 //!
-//! convert units → free units → price → prorate → percentage discount → maximum → minimum → commitment
+//! convert units → free units → price → percentage discount → maximum → minimum → commitment
 //!
 //! The price of a matrix's cell or of a bucket is such a pipeline again.
 
@@ -53,7 +53,6 @@ pub struct Model {
     conversion: Option<Conversion>,
     free: Vec<Free>,
     charge: Charge,
-    proration: Proration,
     percentage_discount: Option<Amount>,
     maximum_spend: Option<Amount>,
     minimum_spend: Option<Amount>,
@@ -69,15 +68,6 @@ enum Charge {
     Percentage(Percentage),
     Matrix(Matrix),
     Bucketed(Bucketed),
-}
-
-/// By what a part of a period is measured, for a fee that recurs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proration {
-    Second,
-    Day,
-    /// A part of a period costs as much as the whole.
-    None,
 }
 
 impl Model {
@@ -124,8 +114,6 @@ impl Model {
         let by_quantity = matches!(charge, Charge::Units(_) | Charge::Tiered(_));
         let (conversion, free) =
             if by_quantity { (Conversion::read(&mut fields)?, Free::read(&mut fields)?) } else { (None, Vec::new()) };
-        let prorations = [("second", Proration::Second), ("day", Proration::Day), ("none", Proration::None)];
-        let proration = if nested { None } else { fields.choice("proration", &prorations)? };
         let percentage_discount = fields.optional_amount("percentage_discount")?;
         if percentage_discount.is_some_and(|percentage| percentage > Amount::from(100)) {
             return Err(fields.fault("percentage_discount", "must not be above 100"));
@@ -137,17 +125,7 @@ impl Model {
         }
         let commitment = Commitment::read(&mut fields, by_quantity, nested)?;
         fields.finish(&format!("a {name} price"))?;
-        Ok(Model {
-            name,
-            conversion,
-            free,
-            charge,
-            proration: proration.unwrap_or(Proration::Second),
-            percentage_discount,
-            maximum_spend,
-            minimum_spend,
-            commitment,
-        })
+        Ok(Model { name, conversion, free, charge, percentage_discount, maximum_spend, minimum_spend, commitment })
     }
 
     pub fn name(&self) -> &'static str {
@@ -167,11 +145,6 @@ impl Model {
     /// Whether it prices usage. A flat price need not: without a meter it is a fee that recurs, for a quantity of 1.
     pub fn needs_meter(&self) -> bool {
         !matches!(self.charge, Charge::Flat(_))
-    }
-
-    /// How a fee is charged for a part of its period: what [`Terms::share`] is to be measured by.
-    pub fn proration(&self) -> Proration {
-        self.proration
     }
 
     /// Over how many periods the commitment runs, if there is one; over more than one, pricing needs to know what the
@@ -208,12 +181,6 @@ impl Model {
             Charge::Matrix(matrix) => matrix.price(usage, terms, recorder)?,
             Charge::Bucketed(bucketed) => bucketed.price(usage, terms, recorder)?,
         };
-        if let Some(share) = terms.share.filter(|_| self.proration != Proration::None) {
-            let prorated = share.take(&amount)?;
-            let change = prorated.checked_sub(&amount)?;
-            recorder.record(|| Step::Prorated { share, amount: change });
-            amount = prorated;
-        }
         if let Some(percentage) = &self.percentage_discount {
             let change = -amount.percent(percentage)?;
             recorder.record(|| Step::Discount { percentage: *percentage, amount: change });
@@ -267,7 +234,7 @@ pub fn price_with(
     Ok(Priced { cost, amount })
 }
 
-/// What a part of the usage costs: shares of periods and costs of earlier ones are the whole's.
+/// What a part of the usage costs: the costs of earlier periods are the whole's.
 pub(super) fn price_part(
     model: &Model,
     usage: &Usage,

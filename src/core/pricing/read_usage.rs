@@ -1,13 +1,13 @@
 //! Usage as JSON, for prices that need more than a quantity:
 //! `{"quantity", "full_quantity", "events", "values": [...], "groups": [{"by": {dimension: value}, ...usage}],
-//! "buckets": [quantity or usage, ...]}`, and on the outside `"terms": {"closing", "share": {"from", "to", "of"},
-//! "prior_cost", "commitment_closing", "billed" (an amount) or "before" (the usage that was billed)}`.
+//! "buckets": [quantity or usage, ...]}`, and on the outside `"terms": {"closing", "prior_cost",
+//! "commitment_closing", "billed" (an amount) or "before" (the usage that was billed)}`.
 //!
 //! A quantity that is left out is the sum of the values, groups or buckets.
 
 use super::matrix::dimension_value;
 use super::read::{Fields, Item};
-use super::usage::{Group, Share, Terms, Usage};
+use super::usage::{Group, Terms, Usage};
 use super::{Amount, Before, ModelError};
 
 const NOUN: &str = "usage";
@@ -45,7 +45,6 @@ impl PeriodUsage {
         let (mut terms, mut before) = (Terms::default(), None);
         if let Some(mut given) = fields.optional_object("terms")? {
             terms.closing = given.optional_flag("closing")?.unwrap_or(true);
-            terms.share = share(&mut given)?;
             terms.prior_cost = given.optional_number("prior_cost")?.unwrap_or(Amount::ZERO);
             terms.commitment_closing = given.optional_flag("commitment_closing")?.unwrap_or(true);
             let billed = given.optional_number("billed")?.map(Earlier::Billed);
@@ -102,17 +101,4 @@ fn sum<'a>(fields: &Fields<'_>, amounts: impl Iterator<Item = &'a Amount>) -> Re
     amounts
         .try_fold(Amount::ZERO, |sum, amount| sum.checked_add(amount))
         .map_err(|error| fields.fault("quantity", &format!("is not usable: {error}")))
-}
-
-fn share(terms: &mut Fields<'_>) -> Result<Option<Share>, ModelError> {
-    let Some(mut share) = terms.optional_object("share")? else { return Ok(None) };
-    let mut part = |name: &str| -> Result<i64, ModelError> {
-        let count = share.optional_count(name, 0..=i64::MAX.unsigned_abs())?;
-        count.map(u64::cast_signed).ok_or_else(|| share.fault(name, "is missing"))
-    };
-    let (from, to, of) = (part("from")?, part("to")?, part("of")?);
-    let read = Share::new(from, to, of);
-    share.finish("a share")?;
-    read.map(Some)
-        .ok_or_else(|| terms.fault("share", "must be a part of its period: 0 ≤ from ≤ to ≤ of, and of above 0"))
 }

@@ -3,7 +3,7 @@
 
 use super::percentage::Transactions;
 use super::unit_price::UnitPrice;
-use super::{Amount, PriceError, Share};
+use super::{Amount, PriceError};
 
 /// Something that was computed. The amounts of all steps add up to the price: a step that takes off is negative.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,11 +61,6 @@ pub enum Step {
     DearestOnly {
         amount: Amount,
     },
-    /// A part of the period only.
-    Prorated {
-        share: Share,
-        amount: Amount,
-    },
     Discount {
         percentage: Amount,
         amount: Amount,
@@ -115,7 +110,6 @@ impl Step {
             | Step::Fixed { amount }
             | Step::Part { amount, .. }
             | Step::DearestOnly { amount }
-            | Step::Prorated { amount, .. }
             | Step::Discount { amount, .. }
             | Step::Maximum { amount, .. }
             | Step::Minimum { amount, .. }

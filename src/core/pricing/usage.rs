@@ -1,7 +1,6 @@
 //! What a price is computed from: what was used, and the terms of the period.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use super::Amount;
 use crate::core::decimal::QuantityError;
@@ -129,8 +128,6 @@ impl Needs {
 /// What holds for one period of a price, whatever was used in it. The default is a whole period that is over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
-    /// The part of the period that is charged, for a fee that recurs; usage is that of its part already.
-    pub share: Option<Share>,
     /// Whether this is the price of the period as a whole. Before its end, minimum spend, true-up and volume prices
     /// are not due yet.
     pub closing: bool,
@@ -142,36 +139,6 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Terms {
-        Terms { share: None, closing: true, prior_cost: Amount::ZERO, commitment_closing: true }
-    }
-}
-
-/// The part `[from, to)` of a period of length `of`, in any unit: microseconds, days.
-///
-/// What it takes of an amount is the difference of two cumulative portions, each rounded the same way: whatever the
-/// cuts, the pieces of a period add up to the whole amount, to the last digit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    from: i64,
-    to: i64,
-    of: i64,
-}
-
-impl Share {
-    /// Nothing when it is not `0 ≤ from ≤ to ≤ of`, or the period is empty.
-    pub fn new(from: i64, to: i64, of: i64) -> Option<Share> {
-        (0 <= from && from <= to && to <= of && of > 0).then_some(Share { from, to, of })
-    }
-
-    /// Its part of an amount, to 24 decimals.
-    pub fn take(&self, amount: &Amount) -> Result<Amount, QuantityError> {
-        amount.portion(self.to, self.of)?.checked_sub(&amount.portion(self.from, self.of)?)
-    }
-}
-
-/// As a fraction: 14/31.
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.to - self.from, self.of)
+        Terms { closing: true, prior_cost: Amount::ZERO, commitment_closing: true }
     }
 }

@@ -4,6 +4,8 @@
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
+use crate::core::decimal::{Literal, trim_end, trim_start};
+
 /// Longest run of padding zeros that the plain form spells out; past it the form has an exponent, so that the nine
 /// bytes of 1.5e+900 don't become nine hundred.
 const MAX_PADDING: i32 = 64;
@@ -21,43 +23,16 @@ pub struct Number<'a> {
 impl<'a> Number<'a> {
     /// Reads a JSON number; as `Quantity::parse` does, also with a leading `+` and white space around it.
     pub fn parse(text: &'a str) -> Option<Number<'a>> {
-        let mut rest = text.trim_ascii().as_bytes();
-        let negative = take_sign(&mut rest);
-        let mut whole = take_digits(&mut rest);
-        if whole.is_empty() || (whole.len() > 1 && whole.starts_with(b"0")) {
-            return None;
-        }
-        let mut fraction: &[u8] = &[];
-        if let Some(after) = rest.strip_prefix(b".") {
-            rest = after;
-            fraction = take_digits(&mut rest);
-            if fraction.is_empty() {
-                return None;
-            }
-        }
-        let mut exponent: i32 = 0;
-        if let Some((b'e' | b'E', after)) = rest.split_first() {
-            rest = after;
-            let below_one = take_sign(&mut rest);
-            let digits = take_digits(&mut rest);
-            if digits.is_empty() {
-                return None;
-            }
-            let size =
-                digits.iter().fold(0_i32, |sum, digit| sum.saturating_mul(10).saturating_add((digit - b'0').into()));
-            exponent = if below_one { -size } else { size };
-        }
-        if !rest.is_empty() {
-            return None;
-        }
+        let Literal { negative, mut whole, mut fraction, exponent } = Literal::split(text).ok()?;
+        let exponent = exponent.clamp(-i64::from(i32::MAX), i64::from(i32::MAX)) as i32;
         let mut point = exponent.saturating_add(i32::try_from(whole.len()).ok()?);
         whole = drop_leading(whole, &mut point);
         if whole.is_empty() {
             fraction = drop_leading(fraction, &mut point);
         }
-        fraction = drop_trailing(fraction);
+        fraction = trim_end(fraction);
         if fraction.is_empty() {
-            whole = drop_trailing(whole);
+            whole = trim_end(whole);
         }
         let zero = whole.is_empty() && fraction.is_empty();
         Some(Number { negative: negative && !zero, whole, fraction, point: if zero { 0 } else { point } })
@@ -144,30 +119,8 @@ pub fn is_canonical(text: &str) -> bool {
     bytes != b"-0" && (integer || decimal)
 }
 
-fn take_sign(rest: &mut &[u8]) -> bool {
-    match rest.split_first() {
-        Some((sign @ (b'-' | b'+'), after)) => {
-            *rest = after;
-            *sign == b'-'
-        }
-        _ => false,
-    }
-}
-
-fn take_digits<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-    let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
-    let (digits, after) = rest.split_at(end);
-    *rest = after;
-    digits
-}
-
 fn drop_leading<'a>(digits: &'a [u8], point: &mut i32) -> &'a [u8] {
-    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-    *point = point.saturating_sub(zeros as i32);
-    digits.get(zeros..).unwrap_or_default()
-}
-
-fn drop_trailing(digits: &[u8]) -> &[u8] {
-    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
-    digits.get(..digits.len() - zeros).unwrap_or_default()
+    let kept = trim_start(digits);
+    *point = point.saturating_sub((digits.len() - kept.len()) as i32);
+    kept
 }

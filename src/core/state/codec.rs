@@ -1,11 +1,15 @@
-//! Integers as zigzag LEB128: the sign moves to the lowest bit, then seven bits a byte, lowest first.
+//! Integers as LEB128, seven bits a byte, lowest first; those with a sign as zigzag: it moves to the lowest bit.
 
 use super::StateError;
 
 const MALFORMED: StateError = StateError::Malformed("integer");
 
 pub fn put_int(value: i64, out: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    put_unsigned(((value << 1) ^ (value >> 63)) as u64, out);
+}
+
+pub fn put_unsigned(value: u64, out: &mut Vec<u8>) {
+    let mut rest = value;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
         rest >>= 7;
@@ -14,6 +18,11 @@ pub fn put_int(value: i64, out: &mut Vec<u8>) {
 }
 
 pub fn take_int(input: &mut &[u8]) -> Result<i64, StateError> {
+    let bits = take_unsigned(input)?;
+    Ok((bits >> 1) as i64 ^ -((bits & 1) as i64))
+}
+
+pub fn take_unsigned(input: &mut &[u8]) -> Result<u64, StateError> {
     let mut bits = 0_u64;
     // 64 bits are nine groups of seven and a tenth that holds one bit.
     for shift in (0..64).step_by(7) {
@@ -27,7 +36,7 @@ pub fn take_int(input: &mut &[u8]) -> Result<i64, StateError> {
         }
         bits |= group << shift;
         if *byte < 0x80 {
-            return Ok((bits >> 1) as i64 ^ -((bits & 1) as i64));
+            return Ok(bits);
         }
     }
     Err(MALFORMED)

@@ -13,7 +13,7 @@ mod approx_unique;
 mod avg;
 mod bucket_max;
 mod bucket_sum;
-mod codec;
+pub(super) mod codec;
 mod count;
 mod extreme;
 mod keyed;

@@ -5,9 +5,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::{amount, decimal, model};
-use crate::core::pricing::{
-    Amount, Before, Model, Share, Silent, Step, Terms, Usage, explain, price, price_rest, price_with,
-};
+use crate::core::pricing::{Amount, Before, Model, Silent, Step, Terms, Usage, explain, price, price_rest, price_with};
 
 fn cost(model: &Model, quantity: &Amount) -> Amount {
     price(model, &Usage::of(*quantity)).expect("a price").amount
@@ -111,10 +109,9 @@ fn any_model() -> impl Strategy<Value = Model> {
 proptest! {
     /// The amounts of the steps add up to the price, and the record doesn't change it.
     #[test]
-    fn steps_add_up(model in any_model(), quantity in decimal(3, 3), closing: bool, parts in 1_i64..5) {
+    fn steps_add_up(model in any_model(), quantity in decimal(3, 3), closing: bool) {
         let usage = Usage::of(amount(&quantity));
-        let share = Share::new(0, parts, 5);
-        let terms = Terms { closing, share, ..Terms::default() };
+        let terms = Terms { closing, ..Terms::default() };
         let mut steps: Vec<Step> = Vec::new();
         let priced = price_with(&model, &usage, &terms, &mut steps).expect("a price");
         let sum = steps.iter().fold(Amount::ZERO, |sum, step| add(&sum, &step.amount()));
@@ -315,20 +312,6 @@ proptest! {
             promised + (used - promised) * factor
         } else if true_up { promised } else { used };
         prop_assert_eq!(opinion(&paid), expected);
-    }
-
-    /// The pieces of a period add up to the whole, however it is cut.
-    #[test]
-    fn shares_add_up(fee in decimal(9, 4), of in 1_i64..3_000_000, cuts in proptest::collection::vec(0_i64..3_000_000, 0..6)) {
-        let model = model(&json!({"model": "flat", "amount": fee}).to_string());
-        let mut borders: Vec<i64> = cuts.into_iter().map(|cut| cut.min(of)).chain([0, of]).collect();
-        borders.sort_unstable();
-        let piece = |pair: &[i64]| {
-            let terms = Terms { share: Share::new(pair[0], pair[1], of), ..Terms::default() };
-            price_with(&model, &Usage::of(Amount::ONE), &terms, &mut Silent).expect("a price").amount
-        };
-        let sum = borders.windows(2).map(piece).fold(Amount::ZERO, |sum, piece| add(&sum, &piece));
-        prop_assert_eq!(sum, amount(&fee));
     }
 
     /// Sums, differences and comparisons of amounts, against rust_decimal.

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::{amount, model, priced};
 use crate::core::pricing::{
-    EXAMPLES, GroupNeeds, Model, Needs, PeriodUsage, PriceError, Proration, Step, Terms, Usage, explain, price,
-    price_rest, price_with,
+    EXAMPLES, GroupNeeds, Model, Needs, PeriodUsage, PriceError, Step, Terms, Usage, explain, price, price_rest,
+    price_with,
 };
 
 fn of_usage(json: &str, usage: &str) -> String {
@@ -36,7 +36,7 @@ fn definitions_are_refused_at_the_place_of_the_fault() {
         (r#"{"model":"flat","unit_amount":"1"}"#, "amount"),
         (r#"{"model":"flat","amount":"1","flat_at_zero":"yes"}"#, "flat_at_zero"),
         (r#"{"model":"flat","amount":"1","free_units":"1"}"#, "free_units"),
-        (r#"{"model":"flat","amount":"1","proration":"hour"}"#, "proration"),
+        (r#"{"model":"flat","amount":"1","proration":"day"}"#, "proration"),
         (r#"{"model":"graduated"}"#, "tiers"),
         (r#"{"model":"graduated","tiers":[]}"#, "tiers"),
         (r#"{"model":"graduated","tiers":{}}"#, "tiers"),
@@ -80,7 +80,7 @@ fn definitions_are_refused_at_the_place_of_the_fault() {
         (r#"{"model":"matrix","dimensions":["zone"],"default":{"unit_amount":1},"free_units":1}"#, "free_units"),
         (r#"{"model":"bucketed"}"#, "price"),
         (r#"{"model":"bucketed","price":{"model":"volume"}}"#, "price.tiers"),
-        (r#"{"model":"bucketed","price":{"unit_amount":1,"proration":"day"}}"#, "price.proration"),
+        (r#"{"model":"bucketed","price":{"unit_amount":1,"price":"1"}}"#, "price.price"),
         (r#"{"model":"per_unit","unit_amount":1,"unit_conversion":{"factor":0}}"#, "unit_conversion.factor"),
         (r#"{"model":"per_unit","unit_amount":1,"unit_conversion":{"factor":3600}}"#, "unit_conversion.factor"),
         (
@@ -123,8 +123,6 @@ fn usage_is_refused_at_the_place_of_the_fault() {
         (r#"{"groups":[{"quantity":1}]}"#, "groups[0].by"),
         (r#"{"groups":[{"by":{"region":["eu"]},"quantity":1}]}"#, "groups[0].by.region"),
         (r#"{"buckets":[1,{"values":3}]}"#, "buckets[1].values"),
-        (r#"{"quantity":1,"terms":{"share":{"from":3,"to":2,"of":5}}}"#, "terms.share"),
-        (r#"{"quantity":1,"terms":{"share":{"from":0,"to":2}}}"#, "terms.share.of"),
         (r#"{"quantity":1,"terms":{"open":true}}"#, "terms.open"),
     ] {
         assert_eq!(PeriodUsage::parse(json).expect_err(json).path, path, "{json}");
@@ -151,10 +149,9 @@ fn a_model_says_what_it_needs() {
     let each = Needs { groups: Some(groups), ..Needs::default() };
     assert_eq!(matrix, Needs { buckets: Some(Box::new(each)), ..Needs::default() });
 
-    let fee = model(r#"{"model":"flat","amount":"1","proration":"day"}"#);
-    assert_eq!((fee.proration(), fee.commitment_periods()), (Proration::Day, None));
+    assert_eq!(model(r#"{"model":"flat","amount":"1"}"#).commitment_periods(), None);
     let yearly = model(r#"{"model":"per_unit","unit_amount":"1","commitment":{"amount":1000,"periods":12}}"#);
-    assert_eq!((yearly.proration(), yearly.commitment_periods()), (Proration::Second, Some(12)));
+    assert_eq!(yearly.commitment_periods(), Some(12));
 }
 
 #[test]
@@ -248,14 +245,6 @@ fn minimum_and_volume_come_when_the_period_is_over() {
     assert_eq!(of_usage(volume, r#"{"quantity":20,"terms":{"before":{"quantity":8}}}"#), "20");
     // What was charged too much comes back: 20 units were billed, 12 are left.
     assert_eq!(of_usage(volume, r#"{"quantity":12,"terms":{"billed":20}}"#), "-5");
-}
-
-#[test]
-fn a_share_is_of_fees_as_the_model_says() {
-    let third = r#"{"quantity":1,"terms":{"share":{"from":0,"to":10,"of":30}}}"#;
-    assert_eq!(of_usage(r#"{"model":"flat","amount":"31"}"#, third), "10.333333333333333333333333");
-    assert_eq!(of_usage(r#"{"model":"flat","amount":"31","proration":"none"}"#, third), "31");
-    assert_eq!(of_usage(r#"{"model":"per_unit","unit_amount":"30","minimum_spend":12}"#, third), "12");
 }
 
 #[test]

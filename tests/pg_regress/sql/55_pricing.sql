@@ -40,12 +40,11 @@ SELECT meterflow.price_usage('{"model":"percentage","rate":1,"fixed_amount":"0.5
        meterflow.price_usage('{"model":"percentage","rate":1,"fixed_amount":"0.5"}', '{"quantity":5600,"events":4}') AS counted,
        meterflow.price_usage('{"model":"matrix","cells":[{"match":{"region":["eu","us"]},"unit_amount":2}],"default":{"unit_amount":3}}',
                              '{"groups":[{"by":{"region":"eu"},"quantity":5},{"by":{"region":"asia"},"quantity":1},{"by":{"region":"us"},"quantity":2}]}') AS matrix,
-       meterflow.price_usage('{"model":"bucketed","price":{"model":"package","amount":1,"package_size":10}}', '{"buckets":[9,0,11]}') AS bucketed,
-       meterflow.price_usage('{"model":"flat","amount":31}', '{"quantity":1,"terms":{"share":{"from":0,"to":10,"of":31}}}', 'EUR') AS ten_days;
+       meterflow.price_usage('{"model":"bucketed","price":{"model":"package","amount":1,"package_size":10}}', '{"buckets":[9,0,11]}') AS bucketed;
 SELECT jsonb_pretty(meterflow.explain_price_usage(
   '{"model":"matrix","cells":[{"match":{"region":"eu"},"model":"volume","tiers":[{"up_to":5,"unit_amount":2},{"unit_amount":1}]}],"default":{"unit_amount":3}}',
   '{"groups":[{"by":{"region":"eu"},"quantity":6},{"by":{"region":null},"quantity":1}],"terms":{"billed":"4"}}'));
-SELECT meterflow.price_needs('{"model":"flat","amount":5,"proration":"day"}') AS flat,
+SELECT meterflow.price_needs('{"model":"flat","amount":5}') AS flat,
        meterflow.price_needs('{"model":"bucketed","price":{"model":"matrix","per_group":true,"cells":[{"match":{"zone":"a"},"model":"percentage","rate":1,"free_events":1}],"default":{"unit_amount":1}},"commitment":{"amount":100,"periods":12}}') AS bucketed;
 
 -- Numerics in and out, as PostgreSQL itself reads, multiplies and shows them.
