@@ -333,19 +333,25 @@ BEGIN
     RAISE EXCEPTION 'bill_due() can not run in a % transaction', upper(current_setting('transaction_isolation')) USING ERRCODE = '25001',
       DETAIL = 'It waits for other work on a customer and must then see it.', HINT = 'Call it outside a transaction block, or BEGIN ISOLATION LEVEL READ COMMITTED.';
   END IF;
-  -- Those whose grace is over first, oldest first: drafts are for a look, and made anew at most once an hour.
+  -- Those whose grace is over first, oldest first: drafts are for a look, and made anew at most once an hour. All payers
+  -- are locked before the first invoice takes the lock on numbers, in order of id: two runs, or a run and whoever
+  -- finalizes one invoice, wait for each other in one direction only.
   FOR due IN
-    SELECT d.* FROM (
-      SELECT coalesce(c.payer_id, c.id) AS payer, p.currency, min(s.next_bill_at) AS moment
-        FROM meterflow.subscriptions AS s
-        JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
-        JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
-       WHERE s.tenant_id = tenant AND s.next_bill_at <= bill_due.at
-       GROUP BY 1, 2) AS d
-     WHERE d.moment + grace <= bill_due.at OR NOT EXISTS (
-           SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.customer_id = d.payer AND i.currency = d.currency AND i.bill_at = d.moment
-              AND i.status = 'draft' AND i.created_at > clock_timestamp() - interval '1 hour')
-     ORDER BY d.moment + grace > bill_due.at, d.moment, d.payer LIMIT max_invoices
+    WITH list AS MATERIALIZED (
+      SELECT d.*, d.moment + grace > bill_due.at AS early FROM (
+        SELECT coalesce(c.payer_id, c.id) AS payer, p.currency, min(s.next_bill_at) AS moment
+          FROM meterflow.subscriptions AS s
+          JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+          JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
+         WHERE s.tenant_id = tenant AND s.next_bill_at <= bill_due.at
+         GROUP BY 1, 2) AS d
+       WHERE d.moment + grace <= bill_due.at OR NOT EXISTS (
+             SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.customer_id = d.payer AND i.currency = d.currency AND i.bill_at = d.moment
+                AND i.status = 'draft' AND i.created_at > clock_timestamp() - interval '1 hour')
+       ORDER BY early, d.moment, d.payer LIMIT max_invoices),
+    locked AS MATERIALIZED (
+      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE)
+    SELECT l.payer, l.currency, l.moment FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 ORDER BY l.early, l.moment, l.payer
   LOOP
     customer_id := due.payer;
     currency := due.currency;
@@ -399,14 +405,19 @@ AS $$
 DECLARE
   watched record;
 BEGIN
+  -- Locked as bill_due() does.
   FOR watched IN
-    SELECT s.id, coalesce(c.payer_id, c.id) AS payer, p.currency
-      FROM meterflow.subscriptions AS s
-      JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
-      JOIN meterflow.subscription_items AS i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id AND i.starts_at <= bill_progressive.at AND (i.ends_at IS NULL OR bill_progressive.at < i.ends_at)
-      JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (i.tenant_id, i.plan_key, i.plan_version)
-     WHERE s.tenant_id = meterflow.current_tenant() AND p.progressive <> '{}' AND s.starts_at <= bill_progressive.at AND (s.ends_at IS NULL OR bill_progressive.at < s.ends_at)
-     GROUP BY 1, 2, 3 ORDER BY 2, 1
+    WITH list AS MATERIALIZED (
+      SELECT s.id, coalesce(c.payer_id, c.id) AS payer, p.currency
+        FROM meterflow.subscriptions AS s
+        JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+        JOIN meterflow.subscription_items AS i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id AND i.starts_at <= bill_progressive.at AND (i.ends_at IS NULL OR bill_progressive.at < i.ends_at)
+        JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (i.tenant_id, i.plan_key, i.plan_version)
+       WHERE s.tenant_id = meterflow.current_tenant() AND p.progressive <> '{}' AND s.starts_at <= bill_progressive.at AND (s.ends_at IS NULL OR bill_progressive.at < s.ends_at)
+       GROUP BY 1, 2, 3),
+    locked AS MATERIALIZED (
+      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = meterflow.current_tenant() AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE)
+    SELECT l.* FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 ORDER BY l.payer, l.id
   LOOP
     subscription_id := watched.id;
     invoice_id := meterflow.make_invoice(watched.payer, watched.currency, bill_progressive.at, watched.id, true, bill_progressive.at, NULL, NULL);
@@ -424,12 +435,14 @@ AS $$
 DECLARE
   session_tenant CONSTANT text := current_setting('meterflow.tenant', true);
   tenant record;
+  due bigint;
   made bigint := 0;
 BEGIN
   FOR tenant IN SELECT b.tenant_id FROM meterflow.billing_settings AS b WHERE b.automatic ORDER BY 1 LOOP
     PERFORM set_config('meterflow.tenant', tenant.tenant_id, true);
-    made := made + (SELECT count(*) FILTER (WHERE d.outcome IN ('finalized', 'nothing to charge')) FROM meterflow.bill_due(now(), 100) AS d);
-    made := made + (SELECT count(*) FROM meterflow.bill_progressive(now()));
+    due := (SELECT count(*) FILTER (WHERE d.outcome IN ('finalized', 'nothing to charge')) FROM meterflow.bill_due(now(), 100) AS d);
+    -- What is due first: and payers must not be locked by a transaction that has taken numbers.
+    made := made + due + CASE WHEN due = 0 THEN (SELECT count(*) FROM meterflow.bill_progressive(now())) ELSE 0 END;
   END LOOP;
   PERFORM set_config('meterflow.tenant', session_tenant, true);
   RETURN made;

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use postgres::error::SqlState;
 use postgres::{Client, Error};
 
 use super::catalogue::stamp;
 use crate::rng::Rng;
-use crate::server::{Server, has_code, kill, shown, try_rows, until};
+use crate::server::{Server, kill, shown, try_rows, until};
 
 pub struct Runs<'a> {
     server: &'a Server,
@@ -111,14 +110,8 @@ impl<'a> Runs<'a> {
 /// As CALL run_billing() does, and looks at what it says.
 fn bill_all(client: &mut Client, at: i64, batch: i64) -> Result<(), Error> {
     for _ in 0..1_000 {
-        let made = match try_rows(
-            client,
-            &format!("SELECT outcome, customer_id FROM meterflow.bill_due({}, {batch})", stamp(at)),
-        ) {
-            Ok(made) => made,
-            Err(error) if has_code(&error, &SqlState::T_R_DEADLOCK_DETECTED) => continue,
-            Err(error) => return Err(error),
-        };
+        let sql = format!("SELECT outcome, customer_id FROM meterflow.bill_due({}, {batch})", stamp(at));
+        let made = try_rows(client, &sql)?;
         let outcome = |row: &Vec<Option<String>>| row[0].clone().unwrap_or_default();
         let wrong = made.iter().find(|row| outcome(row).starts_with("error"));
         assert!(wrong.is_none(), "{wrong:?}");
