@@ -348,21 +348,27 @@ BEGIN
       DETAIL = 'It waits for other work on a customer and must then see it.', HINT = 'Call it outside a transaction block, or BEGIN ISOLATION LEVEL READ COMMITTED.';
   END IF;
   -- In order of time, which puts those whose grace is over first; drafts are for a look, and made anew at most once an
-  -- hour. Subscriptions are taken from the index as far as needed, however many are due.
+  -- hour. Subscriptions are taken from the index as far as needed, however many are due. All payers are locked before the
+  -- first invoice takes the lock on numbers, in order of id: two runs, or a run and whoever finalizes one invoice, wait
+  -- for each other in one direction only.
   FOR due IN
-    SELECT coalesce(c.payer_id, c.id) AS payer, p.currency, min(s.next_bill_at) AS moment
-      FROM (SELECT n.* FROM meterflow.subscriptions AS n
-              JOIN meterflow.customers AS o ON o.tenant_id = n.tenant_id AND o.id = n.customer_id
-             WHERE n.tenant_id = tenant AND n.next_bill_at <= bill_due.at
-               AND (n.next_bill_at + grace <= bill_due.at OR NOT EXISTS (
-                    SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.customer_id = coalesce(o.payer_id, o.id)
-                       AND i.bill_at = n.next_bill_at AND i.status = 'draft' AND i.created_at > clock_timestamp() - interval '1 hour'))
-               AND NOT EXISTS (SELECT FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = coalesce(o.payer_id, o.id)
-                       AND f.failed_at > clock_timestamp() - interval '5 minutes')
-             ORDER BY n.next_bill_at LIMIT max_invoices) AS s
-      JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
-      JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
-     GROUP BY 1, 2 ORDER BY 3, 1, 2
+    WITH list AS MATERIALIZED (
+      SELECT coalesce(c.payer_id, c.id) AS payer, p.currency, min(s.next_bill_at) AS moment
+        FROM (SELECT n.* FROM meterflow.subscriptions AS n
+                JOIN meterflow.customers AS o ON o.tenant_id = n.tenant_id AND o.id = n.customer_id
+               WHERE n.tenant_id = tenant AND n.next_bill_at <= bill_due.at
+                 AND (n.next_bill_at + grace <= bill_due.at OR NOT EXISTS (
+                      SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.customer_id = coalesce(o.payer_id, o.id)
+                         AND i.bill_at = n.next_bill_at AND i.status = 'draft' AND i.created_at > clock_timestamp() - interval '1 hour'))
+                 AND NOT EXISTS (SELECT FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = coalesce(o.payer_id, o.id)
+                         AND f.failed_at > clock_timestamp() - interval '5 minutes')
+               ORDER BY n.next_bill_at LIMIT max_invoices) AS s
+        JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+        JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
+       GROUP BY 1, 2),
+    locked AS MATERIALIZED (
+      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE)
+    SELECT l.payer, l.currency, l.moment FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 ORDER BY l.moment, l.payer, l.currency
   LOOP
     customer_id := due.payer;
     currency := due.currency;
@@ -417,14 +423,19 @@ AS $$
 DECLARE
   watched record;
 BEGIN
+  -- Locked as bill_due() does.
   FOR watched IN
-    SELECT s.id, coalesce(c.payer_id, c.id) AS payer, p.currency
-      FROM meterflow.subscriptions AS s
-      JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
-      JOIN meterflow.subscription_items AS i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id AND i.starts_at <= bill_progressive.at AND (i.ends_at IS NULL OR bill_progressive.at < i.ends_at)
-      JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (i.tenant_id, i.plan_key, i.plan_version)
-     WHERE s.tenant_id = meterflow.current_tenant() AND p.progressive <> '{}' AND s.starts_at <= bill_progressive.at AND (s.ends_at IS NULL OR bill_progressive.at < s.ends_at)
-     GROUP BY 1, 2, 3 ORDER BY 2, 1
+    WITH list AS MATERIALIZED (
+      SELECT s.id, coalesce(c.payer_id, c.id) AS payer, p.currency
+        FROM meterflow.subscriptions AS s
+        JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (s.tenant_id, s.customer_id)
+        JOIN meterflow.subscription_items AS i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id AND i.starts_at <= bill_progressive.at AND (i.ends_at IS NULL OR bill_progressive.at < i.ends_at)
+        JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (i.tenant_id, i.plan_key, i.plan_version)
+       WHERE s.tenant_id = meterflow.current_tenant() AND p.progressive <> '{}' AND s.starts_at <= bill_progressive.at AND (s.ends_at IS NULL OR bill_progressive.at < s.ends_at)
+       GROUP BY 1, 2, 3),
+    locked AS MATERIALIZED (
+      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = meterflow.current_tenant() AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE)
+    SELECT l.* FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 ORDER BY l.payer, l.id
   LOOP
     subscription_id := watched.id;
     invoice_id := meterflow.make_invoice(watched.payer, watched.currency, bill_progressive.at, watched.id, true, bill_progressive.at, NULL, NULL);
@@ -442,12 +453,14 @@ AS $$
 DECLARE
   session_tenant CONSTANT text := current_setting('meterflow.tenant', true);
   tenant record;
+  due bigint;
   made bigint := 0;
 BEGIN
   FOR tenant IN SELECT b.tenant_id FROM meterflow.billing_settings AS b WHERE b.automatic ORDER BY 1 LOOP
     PERFORM set_config('meterflow.tenant', tenant.tenant_id, true);
-    made := made + (SELECT count(*) FILTER (WHERE d.outcome IN ('finalized', 'nothing to charge')) FROM meterflow.bill_due(now(), 100) AS d);
-    made := made + (SELECT count(*) FROM meterflow.bill_progressive(now()));
+    due := (SELECT count(*) FILTER (WHERE d.outcome IN ('finalized', 'nothing to charge')) FROM meterflow.bill_due(now(), 100) AS d);
+    -- What is due first: and payers must not be locked by a transaction that has taken numbers.
+    made := made + due + CASE WHEN due = 0 THEN (SELECT count(*) FROM meterflow.bill_progressive(now())) ELSE 0 END;
   END LOOP;
   PERFORM set_config('meterflow.tenant', session_tenant, true);
   RETURN made;

@@ -33,8 +33,41 @@ pub fn all(client: &mut Client, world: &World) -> usize {
         "reproduced otherwise",
         "SELECT i.number, i.bill_at, i.kind, r.* FROM meterflow.invoices i, LATERAL meterflow.reproduce_invoice(i.id) r WHERE i.status IN ('finalized', 'paid') AND NOT r.equal",
     );
+    none(
+        client,
+        "charges that no invoice will take",
+        "SELECT c.id, o.* FROM meterflow.customers c, LATERAL meterflow.current_charges(c.id) o",
+    );
     assert_verified(client);
+    covers(client);
     one(client, "SELECT count(*) FROM meterflow.invoices").parse().expect("a number")
+}
+
+/// What has happened at all, or nothing is shown.
+fn covers(client: &mut Client) {
+    let of_lines =
+        |condition: &str| format!("SELECT count(*) FROM meterflow.invoice_lines l JOIN {LIVE} WHERE {condition}");
+    let of_invoices = |condition: &str| format!("SELECT count(*) FROM meterflow.invoices WHERE {condition}");
+    for (what, sql) in [
+        ("lines", of_lines("true")),
+        ("adjustments", of_lines("l.kind = 'adjustment'")),
+        ("of them given back", of_lines("l.kind = 'adjustment' AND l.amount < 0")),
+        ("in several stretches", of_lines("(SELECT count(*) FROM unnest(l.applies)) > 1")),
+        ("discounts", of_lines("l.discount > 0")),
+        ("inclusive taxes", "SELECT count(*) FROM meterflow.invoice_taxes WHERE inclusive".to_string()),
+        ("credits used", "SELECT count(*) FROM meterflow.invoice_credits".to_string()),
+        ("below zero", of_invoices("total < 0")),
+        ("progressive", of_invoices("kind = 'progressive'")),
+        ("void", of_invoices("status = 'void'")),
+        ("made again", of_invoices("replaces IS NOT NULL")),
+        ("for others", "SELECT count(*) FROM meterflow.invoice_lines l JOIN meterflow.invoices i ON i.id = l.invoice_id WHERE l.customer_id <> i.customer_id".to_string()),
+    ] {
+        let count: u64 = one(client, &sql).parse().expect("a number");
+        eprint!("{what} {count}, ");
+        // A short run has few of these.
+        assert!(count > 0 || ["progressive", "below zero"].contains(&what), "there was nothing of the kind: {what}");
+    }
+    eprintln!();
 }
 
 fn lines_are_what_is_owed(client: &mut Client, world: &World) {
