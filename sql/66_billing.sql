@@ -365,7 +365,7 @@ BEGIN
     final := due.moment + grace <= bill_due.at;
     BEGIN
       invoice_id := meterflow.make_invoice(due.payer, due.currency, due.moment, NULL, final, bill_due.at, NULL, NULL);
-      outcome := CASE WHEN invoice_id IS NULL THEN 'nothing to charge' WHEN final THEN 'finalized' ELSE 'draft' END;
+      outcome := CASE WHEN NOT final THEN 'draft' WHEN invoice_id IS NULL THEN 'nothing to charge' ELSE 'finalized' END; -- a draft without an invoice is empty
       DELETE FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = due.payer AND f.currency = due.currency;
     EXCEPTION WHEN OTHERS THEN
       -- One customer's fault is not another's: it is written down and the run goes on.
