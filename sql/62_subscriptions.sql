@@ -17,6 +17,10 @@ BEGIN
       RAISE EXCEPTION 'the quantity of "%" must be a number that is not below zero', item.key USING ERRCODE = '23514',
         DETAIL = format('It is %s.', coalesce(item.value, 'null')), HINT = 'Write {"seat": 5}.';
     END IF;
+    IF item.value::numeric >= 1e18 OR scale(trim_scale(item.value::numeric)) > 18 THEN
+      RAISE EXCEPTION 'the quantity of "%" has too many digits', item.key USING ERRCODE = '22003',
+        DETAIL = format('It is %s.', item.value), HINT = 'Quantities have up to 18 digits before and 18 after the point.';
+    END IF;
   END LOOP;
   RETURN true;
 END $$;

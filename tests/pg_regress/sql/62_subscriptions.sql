@@ -35,6 +35,7 @@ SELECT about || E'\n  ' || pg_temp.try(statement) FROM (VALUES
   (8, 'fewer seats than none', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": -5}')$$),
   (9, 'a number of words', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": "five"}')$$),
   (10, 'no number', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": null}')$$),
+  (12, 'more than can be counted', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": 1e60}')$$),
   (11, 'an unknown zone', $$INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, timezone) VALUES (6299, 'utc', 'basic', 'CEST')$$)
 ) AS t (n, about, statement) ORDER BY n;
 \pset tuples_only off

@@ -212,7 +212,8 @@ SELECT count(*) AS not_again_for_5_minutes FROM pg_temp.bill('2025-11-07');
 DELETE FROM meterflow.billing_failures WHERE tenant_id = 'invoices';
 SELECT customer_id, outcome, amount_due FROM pg_temp.bill('2025-11-07') WHERE customer_id IN ('broken', 'sound');
 SELECT count(*) FROM meterflow.billing_failures WHERE tenant_id = 'invoices';
--- In what it can't work in.
+-- Up to when it can't work, and in what.
+SELECT pg_temp.try($$SELECT * FROM meterflow.bill_due('infinity')$$), pg_temp.try($$SELECT * FROM meterflow.bill_progressive(NULL)$$) \gx
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT * FROM meterflow.bill_due('2025-12-01');
 ROLLBACK;
