@@ -45,7 +45,7 @@ const SETUP: &str = r#"
         ('pay_as_you_go', 'base', 'Platform fee', '{"model": "flat", "amount": "49"}', true);
     UPDATE meterflow.prices SET name = CASE key WHEN 'tokens' THEN 'Tokens' WHEN 'requests' THEN 'Requests' ELSE name END;
     INSERT INTO meterflow.taxes (key, name, rate, is_default) VALUES ('sales', 'Sales tax', 8.25, true);
-    INSERT INTO meterflow.coupons (code, name, kind, value, periods) VALUES ('WELCOME', 'Welcome', 'percentage', 10, 1);
+    INSERT INTO meterflow.coupons (code, name, kind, value, periods) VALUES ('WELCOME', 'Welcome', 'percentage', 10, 3);
     INSERT INTO meterflow.billing_settings (invoice_format, seller) VALUES
         ('DEMO-{year}-{seq:5}', '{"name": "Lumen Gateway, Inc.", "address": ["1 Market Street", "San Francisco, CA 94105"], "email": "billing@lumen.example"}');
     INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at)

@@ -27,10 +27,10 @@ LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME', 'usage
 COMMENT ON FUNCTION meterflow.usage_totals(text[], timestamptz, timestamptz, text) IS
   'Internal: one customer''s usage of several meters in [start_time, end_time), in the order of meter_keys, for what a plan costs.';
 
-CREATE FUNCTION meterflow.verify(meter_key text DEFAULT NULL, start_time timestamptz DEFAULT '-infinity', end_time timestamptz DEFAULT 'infinity')
+CREATE FUNCTION meterflow.verify_usage(meter_key text DEFAULT NULL, start_time timestamptz DEFAULT '-infinity', end_time timestamptz DEFAULT 'infinity')
 RETURNS TABLE (problem text, meter_key text, customer_id text, group_key text, grain text, bucket timestamptz, expected text, found text)
-LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'verify_wrapper';
-COMMENT ON FUNCTION meterflow.verify(text, timestamptz, timestamptz) IS
+LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'verify_usage_wrapper';
+COMMENT ON FUNCTION meterflow.verify_usage(text, timestamptz, timestamptz) IS
   'Recomputes usage from raw events and compares it, bucket by bucket, with rollups and deltas of the same snapshot; checks keys against events. Works in whole UTC days that the period touches. No rows: all well.';
 
 CREATE FUNCTION meterflow.prepare_partitions() RETURNS integer

@@ -121,21 +121,37 @@ COMMENT ON FUNCTION meterflow.check_customer_taxes() IS 'Trigger: refuses a cust
 CREATE TRIGGER check_taxes BEFORE INSERT OR UPDATE OF taxes ON meterflow.customers
   FOR EACH ROW WHEN (NEW.taxes <> '{}') EXECUTE FUNCTION meterflow.check_customer_taxes();
 
+CREATE TABLE meterflow.credit_units (
+  tenant_id   text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
+  key         text COLLATE "C" NOT NULL CHECK (key <> ''),
+  name        text,
+  currency    text COLLATE "C" NOT NULL CHECK (meterflow.currency_digits(currency) >= 0),
+  rate        numeric NOT NULL CHECK (rate > 0 AND rate < 'Infinity'),
+  created_at  timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, key),
+  UNIQUE (tenant_id, key, currency)
+) USING heap;
+COMMENT ON TABLE meterflow.credit_units IS 'Units of the tenant''s own (credits, tokens) that a plan''s prices can be in.';
+COMMENT ON COLUMN meterflow.credit_units.rate IS 'What one unit is worth in its currency. A unit that plans use keeps it: for another rate make another unit, and a plan version with it.';
+
 CREATE TABLE meterflow.plans (
   tenant_id       text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
   key             text COLLATE "C" NOT NULL CHECK (key <> ''),
   version         integer NOT NULL DEFAULT 1 CHECK (version > 0),
   name            text,
   currency        text COLLATE "C" NOT NULL CHECK (meterflow.currency_digits(currency) >= 0),
+  credit_unit     text COLLATE "C",
   interval_unit   text NOT NULL DEFAULT 'month' CHECK (interval_unit IN ('day', 'week', 'month', 'year')),
   interval_count  integer NOT NULL DEFAULT 1 CHECK (interval_count BETWEEN 1 AND 1000),
   aligned         boolean NOT NULL DEFAULT true,
   progressive     numeric[] NOT NULL DEFAULT '{}' CHECK (0 < ALL (progressive)),
   created_at      timestamptz NOT NULL DEFAULT now(),
   archived_at     timestamptz,
-  PRIMARY KEY (tenant_id, key, version)
+  PRIMARY KEY (tenant_id, key, version),
+  FOREIGN KEY (tenant_id, credit_unit, currency) REFERENCES meterflow.credit_units (tenant_id, key, currency)
 ) USING heap;
 COMMENT ON TABLE meterflow.plans IS 'What can be subscribed to, by itself or as an add-on: prices in one currency. A new version is a new row; subscriptions keep theirs.';
+COMMENT ON COLUMN meterflow.plans.credit_unit IS 'Amounts in its prices are in this unit and charged at its rate, in the plan''s currency. Null: they are in that currency.';
 COMMENT ON COLUMN meterflow.plans.aligned IS 'Periods follow the calendar (from the first, from Monday). False: from the subscription''s anchor, with month-end clamp.';
 COMMENT ON COLUMN meterflow.plans.progressive IS 'Thresholds: as soon as the usage of an open period that is not billed yet reaches the next one, it is billed at once.';
 
@@ -187,9 +203,26 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION meterflow.guard_plan() IS 'Trigger: a plan that somebody has keeps its currency, periods and phases.';
 CREATE TRIGGER guard_plan BEFORE UPDATE ON meterflow.plans FOR EACH ROW
-  WHEN ((OLD.tenant_id, OLD.key, OLD.version, OLD.currency, OLD.interval_unit, OLD.interval_count, OLD.aligned)
-        IS DISTINCT FROM (NEW.tenant_id, NEW.key, NEW.version, NEW.currency, NEW.interval_unit, NEW.interval_count, NEW.aligned))
+  WHEN ((OLD.tenant_id, OLD.key, OLD.version, OLD.currency, OLD.credit_unit, OLD.interval_unit, OLD.interval_count, OLD.aligned)
+        IS DISTINCT FROM (NEW.tenant_id, NEW.key, NEW.version, NEW.currency, NEW.credit_unit, NEW.interval_unit, NEW.interval_count, NEW.aligned))
   EXECUTE FUNCTION meterflow.guard_plan();
+
+CREATE FUNCTION meterflow.guard_credit_unit() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM meterflow.plans AS p JOIN meterflow.subscription_items AS i ON (i.tenant_id, i.plan_key, i.plan_version) = (p.tenant_id, p.key, p.version)
+              WHERE p.tenant_id = OLD.tenant_id AND p.credit_unit = OLD.key) THEN
+    RAISE EXCEPTION 'credit unit "%" is in use and keeps its rate', OLD.key USING ERRCODE = '55000',
+      DETAIL = format('It is %s %s; subscriptions have been billed by it.', OLD.rate, OLD.currency),
+      HINT = 'Make another unit, and with it a version of the plan: SELECT meterflow.clone_plan(...).';
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION meterflow.guard_credit_unit() IS 'Trigger: a credit unit that subscriptions are billed in keeps its rate.';
+CREATE TRIGGER guard_credit_unit BEFORE UPDATE ON meterflow.credit_units FOR EACH ROW
+  WHEN (OLD.rate <> NEW.rate OR OLD.key <> NEW.key) EXECUTE FUNCTION meterflow.guard_credit_unit();
 CREATE TRIGGER guard_plan BEFORE INSERT OR UPDATE OR DELETE ON meterflow.plan_phases
   FOR EACH ROW EXECUTE FUNCTION meterflow.guard_plan();
 
@@ -311,8 +344,8 @@ BEGIN
       DETAIL = format('Tenant "%s" has none with this key%s.', tenant, ' and version ' || version), HINT = 'SELECT key, version FROM meterflow.plans lists them.';
   END IF;
   SELECT coalesce(max(p.version), 0) + 1 INTO new_version FROM meterflow.plans AS p WHERE p.tenant_id = tenant AND p.key = target;
-  INSERT INTO meterflow.plans (tenant_id, key, version, name, currency, interval_unit, interval_count, aligned, progressive)
-  VALUES (tenant, target, new_version, coalesce(clone_plan.name, source.name), source.currency, source.interval_unit, source.interval_count, source.aligned, source.progressive);
+  INSERT INTO meterflow.plans (tenant_id, key, version, name, currency, credit_unit, interval_unit, interval_count, aligned, progressive)
+  VALUES (tenant, target, new_version, coalesce(clone_plan.name, source.name), source.currency, source.credit_unit, source.interval_unit, source.interval_count, source.aligned, source.progressive);
   INSERT INTO meterflow.plan_phases (tenant_id, plan_key, plan_version, ordinal, name, duration, free)
   SELECT f.tenant_id, target, new_version, f.ordinal, f.name, f.duration, f.free
     FROM meterflow.plan_phases AS f WHERE (f.tenant_id, f.plan_key, f.plan_version) = (tenant, source.key, source.version);
@@ -374,6 +407,7 @@ COMMENT ON COLUMN meterflow.coupon_redemptions.subscription_id IS 'Only for line
 SELECT pg_catalog.pg_extension_config_dump('meterflow.billing_settings', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.taxes', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.customers', '');
+SELECT pg_catalog.pg_extension_config_dump('meterflow.credit_units', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.plans', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.plan_phases', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.prices', '');

@@ -77,6 +77,7 @@ CREATE TABLE meterflow.invoice_lines (
   quantity         numeric,
   usage            jsonb,
   model            jsonb,
+  credit_rate      numeric,
   proration        text,
   timezone         text,
   due_unrounded    numeric,
@@ -100,6 +101,7 @@ COMMENT ON COLUMN meterflow.invoice_lines.kind IS 'adjustment: the period was bi
 COMMENT ON COLUMN meterflow.invoice_lines.customer_id IS 'Whose usage or subscription it is.';
 COMMENT ON COLUMN meterflow.invoice_lines.cycle_start IS 'The whole billing period; period_start and period_end are the part that is charged, applies the exact stretches.';
 COMMENT ON COLUMN meterflow.invoice_lines.quantity IS 'All of the period as it is known now; an adjustment charges the difference in price, not the price of the difference.';
+COMMENT ON COLUMN meterflow.invoice_lines.credit_rate IS 'What a credit unit was worth, where the plan''s prices are in one. Null: they are in money.';
 COMMENT ON COLUMN meterflow.invoice_lines.due_amount IS 'What the period comes to in all; amount = due_amount - billed_before.';
 COMMENT ON COLUMN meterflow.invoice_lines.unrounded IS 'The exact price of the line; amount is rounded from it once.';
 

@@ -28,9 +28,12 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
 BEGIN ATOMIC
   SELECT c.subscription_id, c.price_id, c.meter_key, c.period_start, c.period_end, c.quantity, c.amount, q.quantity,
          CASE WHEN q.quantity = c.quantity THEN c.amount
-              ELSE meterflow.price_usage(p.model, jsonb_build_object('quantity', q.quantity), c.currency) END, c.currency
+              ELSE c.amount + round((meterflow.price(p.model, q.quantity) - meterflow.price(p.model, c.quantity)) * coalesce(u.rate, 1), meterflow.currency_digits(c.currency)) END,
+         c.currency
     FROM meterflow.current_charges(projected_charges.customer_id) AS c
     JOIN meterflow.prices AS p ON p.tenant_id = meterflow.current_tenant() AND p.id = c.price_id
+    JOIN meterflow.plans AS l ON (l.tenant_id, l.key, l.version) = (p.tenant_id, p.plan_key, p.plan_version)
+    LEFT JOIN meterflow.credit_units AS u ON (u.tenant_id, u.key) = (l.tenant_id, l.credit_unit)
     LEFT JOIN meterflow.meters AS m ON m.tenant_id = p.tenant_id AND m.key = c.meter_key,
          LATERAL (SELECT extract(epoch FROM least(statement_timestamp(), c.period_end) - c.period_start) AS elapsed,
                          extract(epoch FROM c.period_end - c.period_start) AS whole) AS t,
@@ -88,8 +91,8 @@ RETURNS TABLE (price_id bigint, price_key text, meter_key text, quantity numeric
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT r.id, r.key, r.meter_key, (q.usage->>'quantity')::numeric, meterflow.price_usage(r.model, q.usage), meterflow.price_usage(r.model, q.usage, p.currency), p.currency
-    FROM (SELECT l.* FROM meterflow.plans AS l
+  SELECT r.id, r.key, r.meter_key, (q.usage->>'quantity')::numeric, c.unrounded, round(c.unrounded, meterflow.currency_digits(p.currency)), p.currency
+    FROM (SELECT l.*, coalesce(u.rate, 1) AS rate FROM meterflow.plans AS l LEFT JOIN meterflow.credit_units AS u ON (u.tenant_id, u.key) = (l.tenant_id, l.credit_unit)
            WHERE l.tenant_id = meterflow.current_tenant() AND l.key = preview_plan.plan_key AND (preview_plan.plan_version IS NULL OR l.version = preview_plan.plan_version)
            ORDER BY l.version DESC LIMIT 1) AS p
     JOIN meterflow.prices AS r ON (r.tenant_id, r.plan_key, r.plan_version) = (p.tenant_id, p.key, p.version)
@@ -97,7 +100,8 @@ BEGIN ATOMIC
          LATERAL (SELECT CASE WHEN r.meter_key IS NULL THEN jsonb_build_object('quantity', coalesce(preview_plan.quantities->r.key, '1'))
                               WHEN jsonb_typeof(preview_plan.usage->r.meter_key) = 'object' THEN preview_plan.usage->r.meter_key
                               WHEN preview_plan.usage ? r.meter_key THEN jsonb_build_object('quantity', preview_plan.usage->r.meter_key)
-                              ELSE '{"quantity":0,"events":0,"values":[],"groups":[],"buckets":[]}' END AS usage) AS q
+                              ELSE '{"quantity":0,"events":0,"values":[],"groups":[],"buckets":[]}' END AS usage) AS q,
+         LATERAL (SELECT meterflow.price_usage(r.model, q.usage) * p.rate AS unrounded) AS c
    ORDER BY r.id;
 END;
 COMMENT ON FUNCTION meterflow.preview_plan(text, jsonb, jsonb, integer, timestamptz) IS
@@ -248,7 +252,7 @@ BEGIN
                   WHERE a.tenant_id = tenant AND a.source = 'invoice' AND a.source_id = void_invoice.invoice_id)
       THEN 'Later invoices have used the credit it gave.'
     WHEN EXISTS (SELECT FROM meterflow.invoice_lines AS l JOIN meterflow.invoice_lines AS o ON o.tenant_id = l.tenant_id AND o.subscription_id = l.subscription_id
-                    AND o.item_id IS NOT DISTINCT FROM l.item_id AND o.price_id = l.price_id AND o.cycle_start = l.cycle_start AND o.invoice_id > l.invoice_id
+                    AND o.item_id IS NOT DISTINCT FROM l.item_id AND o.price_id = l.price_id AND (o.cycle_start, o.cycle_end) = (l.cycle_start, l.cycle_end) AND o.invoice_id > l.invoice_id
                    JOIN meterflow.invoices AS i ON i.tenant_id = o.tenant_id AND i.id = o.invoice_id AND i.status IN ('finalized', 'paid')
                   WHERE l.tenant_id = tenant AND l.invoice_id = void_invoice.invoice_id)
       THEN 'A later invoice adjusts it: void that one first, or give a credit note.'
@@ -369,7 +373,8 @@ BEGIN
     final := due.moment + grace <= bill_due.at;
     BEGIN
       invoice_id := meterflow.make_invoice(due.payer, due.currency, due.moment, NULL, final, bill_due.at, NULL, NULL);
-      outcome := CASE WHEN NOT final THEN 'draft' WHEN invoice_id IS NULL THEN 'nothing to charge' ELSE 'finalized' END; -- a draft without an invoice is empty
+      -- A draft of nothing is a draft all the same: it is done with when its grace is over, and no progress before.
+      outcome := CASE WHEN NOT final THEN 'draft' WHEN invoice_id IS NULL THEN 'nothing to charge' ELSE 'finalized' END;
       DELETE FROM meterflow.billing_failures AS f WHERE f.tenant_id = tenant AND f.customer_id = due.payer AND f.currency = due.currency;
     EXCEPTION WHEN OTHERS THEN
       -- One customer's fault is not another's: it is written down and the run goes on.

@@ -5,6 +5,7 @@
 -- Protocol, as src/billing/invoice.rs has it: the payer's row is locked first; then the key is looked for and the
 -- invoice read, both as they are now. Every verb also writes the invoice's row, even where nothing of it changes: under
 -- REPEATABLE READ a transaction that could not see the other one then fails, instead of giving the same money twice.
+-- Proof: tests/isolation/specs/payment_same_key.spec, payment_credit_note.spec.
 
 CREATE TABLE meterflow.credit_notes (
   tenant_id        text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
@@ -365,7 +366,8 @@ BEGIN
       EXIT WHEN FOUND;
       INSERT INTO meterflow.billing_settings (tenant_id) VALUES (tenant) ON CONFLICT DO NOTHING;
     END LOOP;
-    -- Whoever had the key has committed, or waits for us: the row above is held by one of us at a time.
+    -- A note of another customer may have taken the key: it has committed, since it held the row above until then. The
+    -- number goes back, and the second look finds it.
     INSERT INTO meterflow.credit_notes AS n (tenant_id, number, sequence, invoice_id, customer_id, currency, reason, subtotal, discount, promotional, tax, total,
                                              refund, credit, offset_amount, idempotency_key, body_hash, issued_at)
     VALUES (tenant, meterflow.format_number(numbering.format, numbering.seq, now()), numbering.seq, invoice.id, invoice.customer_id, invoice.currency, create_credit_note.reason,

@@ -25,7 +25,8 @@ AS $$
            'plan', line.plan_key, 'price', line.price_key, 'meter', line.meter_key, 'timezone', line.timezone, 'quantity', line.quantity::text,
            'period', CASE WHEN line.cycle_start IS NOT NULL THEN jsonb_build_object('start', line.cycle_start AT TIME ZONE line.timezone, 'end', line.cycle_end AT TIME ZONE line.timezone) END,
            'charged_for', (SELECT jsonb_agg(jsonb_build_object('start', lower(r) AT TIME ZONE line.timezone, 'end', upper(r) AT TIME ZONE line.timezone)) FROM unnest(line.applies) AS r)))
-      || jsonb_build_object('computed', meterflow.explain_line_price(line, currency))
+      || jsonb_build_object('computed', meterflow.explain_line_price(line, CASE WHEN line.credit_rate IS NULL THEN currency END))
+      || jsonb_strip_nulls(jsonb_build_object('credit_rate', line.credit_rate::text))
       || jsonb_strip_nulls(jsonb_build_object(
            'proration', CASE WHEN line.meter_key IS NULL AND line.cycle_start IS NOT NULL AND line.applies <> tstzmultirange(tstzrange(line.cycle_start, line.cycle_end)) THEN
              CASE line.proration

@@ -15,7 +15,8 @@ COMMENT ON TABLE meterflow.job_status IS 'How each background job is doing. A jo
 COMMENT ON COLUMN meterflow.job_status.failures IS 'Failures in a row: 0 once the job works again; last_error stays to be read.';
 COMMENT ON COLUMN meterflow.job_status.next_run IS 'When the worker runs it next; null when maintain() ran it last.';
 
--- The one list of jobs: maintain() and the worker run these, in this order. Each call returns how much it did, null
+-- The one list of jobs: maintain() and the worker run these, in this order: what locks events for the rest of the
+-- transaction comes after what waits for writers, who may be waiting for that lock to make a partition. Each call returns how much it did, null
 -- when another session is at it; a full batch (for fold: 1, true) means there is more to do at once.
 CREATE FUNCTION meterflow.jobs(OUT "position" integer, OUT job text, OUT call text, OUT full_batch bigint, OUT every interval)
 RETURNS SETOF record LANGUAGE sql STABLE PARALLEL SAFE ROWS 5
@@ -24,12 +25,12 @@ AS $$
   SELECT j.*
     FROM (SELECT coalesce(current_setting('meterflow.fold_interval', true), '1s')::interval) AS fold (every),
          LATERAL (VALUES
-           (1, 'prepare_partitions', 'SELECT meterflow.prepare_partitions()::bigint', NULL::bigint, interval '1 minute'),
-           (2, 'drain_inbox', 'SELECT meterflow.drain_inbox(10000)', 10000, fold.every),
-           (3, 'fold', 'SELECT meterflow.fold(5000)::integer::bigint', 1, fold.every),
-           (4, 'rotate_dedup', 'SELECT meterflow.rotate_dedup()::integer::bigint', NULL, interval '1 minute'),
+           (1, 'drain_inbox', 'SELECT meterflow.drain_inbox(10000)', 10000::bigint, fold.every),
+           (2, 'fold', 'SELECT meterflow.fold(5000)::integer::bigint', 1, fold.every),
+           (3, 'rotate_dedup', 'SELECT meterflow.rotate_dedup()::integer::bigint', NULL, interval '1 minute'),
+           (4, 'bill_automatically', 'SELECT meterflow.bill_automatically()', 100, interval '1 minute'),
            (5, 'apply_retention', 'SELECT meterflow.apply_retention()::bigint', NULL, interval '5 minutes'),
-           (6, 'bill_automatically', 'SELECT meterflow.bill_automatically()', 100, interval '1 minute')
+           (6, 'prepare_partitions', 'SELECT meterflow.prepare_partitions()::bigint', NULL, interval '1 minute')
          ) j (pos, job, call, full_batch, every)
    ORDER BY j.pos
 $$;
@@ -169,6 +170,22 @@ $$;
 COMMENT ON FUNCTION meterflow.fence_holders() IS
   'Open transactions that have ingested: folding waits for them, the oldest first. Names and times show to members of pg_read_all_stats.';
 
+CREATE FUNCTION meterflow.verify(meter_key text DEFAULT NULL, start_time timestamptz DEFAULT '-infinity', end_time timestamptz DEFAULT 'infinity')
+RETURNS TABLE (problem text, meter_key text, customer_id text, group_key text, grain text, bucket timestamptz, expected text, found text)
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT u.problem, u.meter_key, u.customer_id, u.group_key, u.grain, u.bucket, u.expected, u.found
+    FROM meterflow.verify_usage($1, $2, $3) AS u
+  UNION ALL
+  SELECT b.problem, NULL, i.customer_id, NULL, NULL, i.bill_at, NULL, concat_ws(' ', 'invoice ' || coalesce(i.number, b.invoice_id::text) || ':', b.detail)
+    FROM meterflow.verify_billing() AS b
+    LEFT JOIN meterflow.invoices AS i ON i.tenant_id = meterflow.current_tenant() AND i.id = b.invoice_id
+   WHERE $1 IS NULL;
+END;
+COMMENT ON FUNCTION meterflow.verify(text, timestamptz, timestamptz) IS
+  'The audit. Usage is recomputed from raw events and compared with what is stored (verify_usage, for one meter and period if given); invoices, payments and credits with each other (verify_billing). No rows: all well.';
+
 CREATE FUNCTION meterflow.event_partitions()
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, bytes bigint)
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -280,6 +297,11 @@ BEGIN
               WHERE s.failures > 0 AND (s.last_error_code NOT IN ('55P03', '40001', '40P01') OR clock - s.last_finished > max_lag) ORDER BY s.job LOOP
     reasons := reasons || format('job %s fails (%s in a row): %s', job.job, job.failures, split_part(job.last_error, E'\n', 1));
   END LOOP;
+
+  SELECT count(*) AS n, min(f.message) AS message INTO job FROM meterflow.billing_failures f;
+  IF job.n > 0 THEN
+    reasons := reasons || format('invoices of %s customers can not be made, see meterflow.billing_failures: %s', job.n, job.message);
+  END IF;
 
   SELECT * INTO worker FROM meterflow.worker_session();
   IF mode = 'expected' AND worker.pid IS NULL THEN

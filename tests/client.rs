@@ -6,6 +6,8 @@
 //! MF_ROUNDS=10 makes the random tests ten times as long, MF_SEED=... repeats one. Each test has a server of its own,
 //! of the version that the environment names; that of a failed test keeps its data and log.
 
+#[path = "client/billing/mod.rs"]
+mod billing;
 #[path = "client/crash.rs"]
 mod crash;
 #[path = "client/event.rs"]

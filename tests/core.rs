@@ -27,7 +27,11 @@ mod pricing;
 mod proration;
 #[path = "core/proration_peers.rs"]
 mod proration_peers;
+#[path = "core/ranges.rs"]
+mod ranges;
 #[path = "core/split.rs"]
 mod split;
 #[path = "core/state.rs"]
 mod state_tests;
+#[path = "core/subscription.rs"]
+mod subscription;

@@ -11,7 +11,7 @@
 //! Money is rounded once: a cell's price to its currency's digits. A fee for a part of a period is rounded so that the
 //! parts add up to the whole (`core::proration`), so to change and change back within a period costs nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
@@ -52,6 +52,8 @@ pub struct Line {
     pub cycle_end: i64,
     pub applies: Ranges,
     pub model: Option<String>,
+    /// What a unit of the model's amounts is worth in money; None when they are money.
+    pub credit_rate: Option<Amount>,
     pub proration: Option<String>,
     pub timezone: Option<String>,
     pub usage: Usage,
@@ -105,8 +107,21 @@ pub struct CellKey {
     /// Of a fee.
     pub item_id: Option<i64>,
     pub price_id: i64,
-    /// Start of the whole period.
+    /// The whole period: a week and a month may begin alike.
     pub cycle_start: i64,
+    pub cycle_end: i64,
+}
+
+impl CellKey {
+    fn of(account: &Account, cell: &Cell) -> CellKey {
+        CellKey {
+            subscription_id: account.timeline.id,
+            item_id: cell.item.map(|item| account.timeline.items[item].id),
+            price_id: account.plans[cell.plan].prices[cell.price].id,
+            cycle_start: cell.period.period.start,
+            cycle_end: cell.period.period.end,
+        }
+    }
 }
 
 /// The lines of one subscription, in order of period, then as prices are listed; without those that charge nothing, but
@@ -114,17 +129,17 @@ pub struct CellKey {
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
     let from = looked_at_from(account, at, adjust_for);
     let mut billed = billed(tenant, account, from)?;
-    let to = billed.values().map(|billed| billed.line.cycle_end).fold(at.saturating_add(1), i64::max);
-    let mut cells = account.timeline.cells(&account.plans, from, to).map_err(unreckonable)?;
-    let existing: BTreeSet<CellKey> = cells.iter().map(|cell| key_of(account, cell)).collect();
-    cells.retain(|cell| {
-        let charge = account.plans[cell.plan].prices[cell.price].charge;
-        match purpose {
-            Purpose::Open => cell.period.start <= at,
-            Purpose::Due => cell.due_at(charge) <= at,
-            Purpose::Progressive => charge == Charge::Usage && (cell.period.start..cell.period.end).contains(&at),
-        }
-    });
+    // As far ahead as anything is billed: an invoice that takes the place of an old one comes before others.
+    let ahead = billed.keys().map(|cell| cell.cycle_end).fold(at.saturating_add(1), i64::max);
+    let (cells, others): (Vec<Cell>, Vec<Cell>) =
+        account.timeline.cells(&account.plans, from, ahead).map_err(unreckonable)?.into_iter().partition(|cell| {
+            let charge = account.plans[cell.plan].prices[cell.price].charge;
+            match purpose {
+                Purpose::Open => cell.period.start <= at,
+                Purpose::Due => cell.due_at(charge) <= at,
+                Purpose::Progressive => charge == Charge::Usage && cell.period.start <= at && cell.period.end > at,
+            }
+        });
     let mut lines = Vec::new();
     for (cell, usage) in with_usage(tenant, account, cells)? {
         let line = line(account, &cell, usage, purpose, &lines)?;
@@ -136,9 +151,12 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
             line.adjusts = Some(billed.first_invoice);
         }
     }
+    // What exists and was not asked for stays as it was billed.
+    for cell in &others {
+        billed.remove(&CellKey::of(account, cell));
+    }
     if purpose != Purpose::Progressive {
         // Charged once, and by what is known now not at all: after a change of the past.
-        billed.retain(|key, _| !existing.contains(key));
         lines.extend(billed.into_values().map(|billed| Line {
             due: Priced::default(),
             before: billed.priced,
@@ -150,15 +168,6 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
         lines.retain(Line::is_charged);
     }
     Ok(lines)
-}
-
-fn key_of(account: &Account, cell: &Cell) -> CellKey {
-    CellKey {
-        subscription_id: account.timeline.id,
-        item_id: cell.item.map(|item| account.timeline.items[item].id),
-        price_id: account.plans[cell.plan].prices[cell.price].id,
-        cycle_start: cell.period.period.start,
-    }
 }
 
 /// Periods that end after this are looked at: those that nobody has billed, those in which something may still change,
@@ -175,7 +184,7 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
     let mut billed: BTreeMap<CellKey, Billed> = BTreeMap::new();
     spi::run(
         "SELECT l.item_id, l.price_id, l.cycle_start, l.cycle_end, l.amount::text, l.unrounded::text, l.invoice_id, l.customer_id, l.price_key, l.plan_key, \
-                l.meter_key, l.description, l.model::text, l.proration, l.timezone, l.period_start, l.period_end, l.taxes::text \
+                l.meter_key, l.description, l.model::text, l.proration, l.timezone, l.period_start, l.period_end, l.taxes::text, l.credit_rate::text \
            FROM meterflow.invoice_lines l JOIN meterflow.invoices i ON i.tenant_id = l.tenant_id AND i.id = l.invoice_id \
           WHERE l.tenant_id = $1 AND l.subscription_id = $2 AND l.cycle_end > $3 AND i.status IN ('finalized', 'paid') ORDER BY l.invoice_id, l.line",
         &[tenant.into(), account.timeline.id.into(), spi::time(from)],
@@ -191,7 +200,7 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
                 (Some(_), _) => Charge::Usage,
                 _ => Charge::Advance,
             };
-            let cell = CellKey { subscription_id: account.timeline.id, item_id, price_id, cycle_start: cycle.0 };
+            let cell = CellKey { subscription_id: account.timeline.id, item_id, price_id, cycle_start: cycle.0, cycle_end: cycle.1 };
             let known = billed.entry(cell).or_insert(Billed {
                 priced: Priced::default(),
                 first_invoice: invoice,
@@ -206,6 +215,7 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
                     cycle_end: cycle.1,
                     applies: Ranges::of(row.time(15)?, row.time(16)?),
                     model: text(12)?,
+                    credit_rate: text(18)?.map(|rate| stored_amount(&rate)).transpose()?,
                     proration: text(13)?,
                     timezone: text(14)?,
                     usage: Usage::default(),
@@ -257,16 +267,18 @@ fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>) -> Outcome<Vec<
 fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier: &[Line]) -> Outcome<Line> {
     let (plan, price) = (&account.plans[cell.plan], &account.plans[cell.plan].prices[cell.price]);
     let terms = &account.terms[cell.plan].prices[cell.price];
+    let rate = account.terms[cell.plan].credit_rate.as_ref();
     let mut on = Terms::default();
     let due = match price.charge {
         Charge::Usage => {
             on = usage_terms(account, cell, purpose, earlier)?;
             let priced =
                 price_with(&terms.model, &usage, &on, &mut Silent).map_err(|error| unpriceable(&price.key, error))?;
-            rounded(&price.key, priced.amount, account.digits)?
+            rounded(&price.key, worth(&price.key, priced.amount, rate)?, account.digits)?
         }
         Charge::Once | Charge::Advance | Charge::Arrears => {
             let whole = pricing::price(&terms.model, &usage).map_err(|error| unpriceable(&price.key, error))?.amount;
+            let whole = worth(&price.key, whole, rate)?;
             if price.charge == Charge::Once {
                 rounded(&price.key, whole, account.digits)?
             } else {
@@ -278,7 +290,7 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
     };
     Ok(Line {
         customer: account.timeline.customer.clone(),
-        cell: Some(key_of(account, cell)),
+        cell: Some(CellKey::of(account, cell)),
         price_key: Some(price.key.clone()),
         plan_key: Some(plan.key.clone()),
         meter_key: terms.meter_key.clone(),
@@ -287,6 +299,7 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
         cycle_end: cell.period.period.end,
         applies: cell.applies.clone(),
         model: Some(terms.model_text.clone()),
+        credit_rate: rate.copied(),
         proration: Some(terms.proration_text.clone()),
         timezone: Some(account.timeline.timezone.clone()),
         usage,
@@ -296,6 +309,14 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
         before: Priced::default(),
         adjusts: None,
     })
+}
+
+/// An amount in credit units as money, exactly.
+pub fn worth(key: &str, amount: Amount, rate: Option<&Amount>) -> Outcome<Amount> {
+    match rate {
+        None => Ok(amount),
+        Some(rate) => amount.checked_mul(rate).map_err(|error| too_large(key, error)),
+    }
 }
 
 pub fn rounded(key: &str, unrounded: Amount, digits: u32) -> Outcome<Priced> {

@@ -80,7 +80,6 @@ pub struct Payer {
 /// The tenant's `billing_settings`, or the defaults of its columns (sql/60_catalogue.sql).
 pub struct Settings {
     pub adjust_for: i64,
-    pub grace: i64,
     /// An interval, as text.
     pub net_terms: String,
     /// JSON, as it is to be printed.
@@ -89,18 +88,13 @@ pub struct Settings {
 
 impl Settings {
     pub fn read(tenant: &str) -> Outcome<Settings> {
-        let micros = |column: &str| format!("(extract(epoch FROM {column}) * 1000000)::bigint");
-        let sql = format!(
-            "SELECT {}, {}, net_terms::text, seller::text FROM meterflow.billing_settings WHERE tenant_id = $1",
-            micros("adjust_for"),
-            micros("grace_period")
-        );
-        let found = spi::one(&sql, &[tenant.into()], See::Statement, |row| {
-            Ok(Settings { adjust_for: row.int8(0)?, grace: row.int8(1)?, net_terms: row.text(2)?, seller: row.text(3)? })
+        let sql = "SELECT (extract(epoch FROM adjust_for) * 1000000)::bigint, net_terms::text, seller::text \
+                     FROM meterflow.billing_settings WHERE tenant_id = $1";
+        let found = spi::one(sql, &[tenant.into()], See::Statement, |row| {
+            Ok(Settings { adjust_for: row.int8(0)?, net_terms: row.text(1)?, seller: row.text(2)? })
         })?;
         Ok(found.unwrap_or_else(|| Settings {
             adjust_for: 62 * 86_400_000_000,
-            grace: 0,
             net_terms: "30 days".to_string(),
             seller: "{}".to_string(),
         }))

@@ -39,6 +39,8 @@ pub struct Account {
 }
 
 pub struct PlanTerms {
+    /// What a unit of its prices is worth in its currency; None when they are in money.
+    pub credit_rate: Option<Amount>,
     pub progressive: Vec<Amount>,
     pub prices: Vec<PriceTerms>,
 }
@@ -139,14 +141,13 @@ impl Found {
     fn complete(self, tenant: &str) -> Outcome<Account> {
         let (mut plans, mut terms, mut currency) = (Vec::new(), Vec::new(), String::new());
         for (key, version) in &self.plans {
-            let (mut plan, progressive, plan_currency) = plan(tenant, key, *version)?;
-            let mut prices = Vec::new();
+            let (mut plan, mut plan_terms, plan_currency) = plan(tenant, key, *version)?;
             self.prices(tenant, key, *version, |price, price_terms| {
                 plan.prices.push(price);
-                prices.push(price_terms);
+                plan_terms.prices.push(price_terms);
             })?;
             plans.push(plan);
-            terms.push(PlanTerms { progressive, prices });
+            terms.push(plan_terms);
             currency = plan_currency;
         }
         let digits = currency::digits(&currency)
@@ -209,10 +210,12 @@ impl Found {
     }
 }
 
-fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, Vec<Amount>, String)> {
+fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, PlanTerms, String)> {
     let found = spi::one(
-        "SELECT currency, interval_unit, interval_count, aligned, \
-                CASE WHEN progressive <> '{}' THEN progressive::text[] END FROM meterflow.plans WHERE tenant_id = $1 AND key = $2 AND version = $3",
+        "SELECT p.currency, p.interval_unit, p.interval_count, p.aligned, \
+                CASE WHEN p.progressive <> '{}' THEN p.progressive::text[] END, \
+                CASE WHEN p.credit_unit IS NOT NULL THEN (SELECT u.rate::text FROM meterflow.credit_units u WHERE u.tenant_id = p.tenant_id AND u.key = p.credit_unit) END \
+           FROM meterflow.plans p WHERE p.tenant_id = $1 AND p.key = $2 AND p.version = $3",
         &[tenant.into(), key.into(), version.into()],
         See::Statement,
         |row| {
@@ -224,10 +227,14 @@ fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, Vec<Amount>, St
                 .map(|text| Amount::parse(text).map_err(|error| Fail::corrupt(format!("threshold {text} of plan \"{key}\": {error}"))))
                 .collect::<Outcome<Vec<_>>>()?;
             let plan = Plan { key: key.to_string(), interval, aligned: row.bool(3)?, phases: Vec::new(), prices: Vec::new() };
-            Ok((plan, progressive, row.text(0)?))
+            let credit_rate = if row.is_null(5) { None } else { Some(row.text(5)?) };
+            let credit_rate = credit_rate
+                .map(|rate| Amount::parse(&rate).map_err(|error| Fail::corrupt(format!("the credit unit of plan \"{key}\": {error}"))))
+                .transpose()?;
+            Ok((plan, PlanTerms { credit_rate, progressive, prices: Vec::new() }, row.text(0)?))
         },
     )?;
-    let (mut plan, progressive, currency) =
+    let (mut plan, terms, currency) =
         found.ok_or_else(|| Fail::corrupt(format!("plan \"{key}\", version {version}, does not exist")))?;
     spi::run(
         "SELECT name, free, duration FROM meterflow.plan_phases \
@@ -244,7 +251,7 @@ fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, Vec<Amount>, St
             Ok(())
         },
     )?;
-    Ok((plan, progressive, currency))
+    Ok((plan, terms, currency))
 }
 
 /// The quantities of an item: a JSON object of numbers, or of strings that hold one.

@@ -204,6 +204,7 @@ fn line(
         cycle_end: 0,
         applies: Ranges::default(),
         model,
+        credit_rate: None,
         proration: None,
         timezone: None,
         usage: Usage::of(quantity),

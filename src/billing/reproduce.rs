@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pgrx::prelude::*;
 
-use crate::core::pricing::{self, PeriodUsage, Silent, price_with};
+use crate::core::pricing::{self, Amount, PeriodUsage, Silent, price_with};
 use crate::core::proration::Method;
 use crate::core::ranges::Ranges;
 use crate::meters::raw;
@@ -30,6 +30,7 @@ struct Kept {
     timezone: String,
     due: String,
     once: bool,
+    credit_rate: Option<Amount>,
 }
 
 /// Each line that has a price, with what it comes to when computed again.
@@ -93,7 +94,7 @@ fn lines(tenant: &str, invoice_id: i64) -> Outcome<Vec<Kept>> {
         "SELECT l.line, l.customer_id, l.meter_key, \
                 ARRAY(SELECT (extract(epoch FROM lower(r)) * 1000000)::bigint FROM unnest(l.applies) r), \
                 ARRAY(SELECT (extract(epoch FROM upper(r)) * 1000000)::bigint FROM unnest(l.applies) r), \
-                l.cycle_start, l.cycle_end, l.quantity::text, l.usage::text, l.model::text, l.proration, l.timezone, l.due_amount::text, coalesce(p.once, false) \
+                l.cycle_start, l.cycle_end, l.quantity::text, l.usage::text, l.model::text, l.proration, l.timezone, l.due_amount::text, coalesce(p.once, false), l.credit_rate::text \
            FROM meterflow.invoice_lines l LEFT JOIN meterflow.prices p ON p.tenant_id = l.tenant_id AND p.id = l.price_id \
           WHERE l.tenant_id = $1 AND l.invoice_id = $2 AND l.model IS NOT NULL AND l.due_amount <> 0 ORDER BY l.line",
         &[tenant.into(), invoice_id.into()],
@@ -123,6 +124,7 @@ impl Kept {
             timezone: row.text(11)?,
             due: row.text(12)?,
             once: row.bool(13)?,
+            credit_rate: text(14)?.map(|rate| charges::stored_amount(&rate)).transpose()?,
         })
     }
 
@@ -132,6 +134,7 @@ impl Kept {
         let Some(meter_key) = &self.meter_key else {
             let usage = pricing::Usage::of(charges::stored_amount(&self.quantity)?);
             let whole = pricing::price(&model, &usage).map_err(priced)?.amount;
+            let whole = charges::worth("of a line", whole, self.credit_rate.as_ref())?;
             let due = if self.once {
                 charges::rounded("of a line", whole, digits)?
             } else {
@@ -148,6 +151,7 @@ impl Kept {
             None => pricing::Terms::default(),
         };
         let amount = price_with(&model, &usage, &terms, &mut Silent).map_err(priced)?.amount;
+        let amount = charges::worth("of a line", amount, self.credit_rate.as_ref())?;
         Ok((usage.quantity.to_string(), charges::rounded("of a line", amount, digits)?))
     }
 }

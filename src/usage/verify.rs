@@ -37,7 +37,7 @@ type Row = (
 );
 
 #[pg_extern(sql = "")]
-fn verify(
+fn verify_usage(
     meter_key: Option<&str>,
     start_time: TimestampWithTimeZone,
     end_time: TimestampWithTimeZone,

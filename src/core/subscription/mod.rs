@@ -10,7 +10,7 @@
 
 mod phases;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::calendar::{CalendarError, Cycle, Interval, Piece};
 use super::pricing::Amount;
@@ -111,7 +111,8 @@ pub struct Cell {
     /// Positions in the plans, and in `Plan::prices`.
     pub plan: usize,
     pub price: usize,
-    /// The whole period of the cycle, and the part of it that the subscription and its cycle have.
+    /// The whole period of the cycle, and the part of it that the subscription and its cycle have: from the beginning of
+    /// the first to the end of the last stretch, if its plan was left and taken again within it.
     pub period: Piece,
     /// When the price applies within that part; never empty.
     pub applies: Ranges,
@@ -136,13 +137,13 @@ struct Stretch {
 }
 
 impl Subscription {
-    /// The cells of all billing periods that have anything in common with `[from, to)`, in order of period, then as items
-    /// and prices are listed.
+    /// The cells of all billing periods that begin before `to` and whose whole period ends after `from`, whatever part of it
+    /// the subscription has: in order of period, then as items and prices are listed. No two have the same item, price and
+    /// whole period.
     pub fn cells(&self, plans: &[Plan], from: i64, to: i64) -> Result<Vec<Cell>, CalendarError> {
         let mut cells = Vec::new();
         let charged = self.charged(plans)?;
-        for period in self.periods(plans, from, to)? {
-            let within = Ranges::of(period.start, period.end);
+        for (period, within) in self.joined_periods(plans, from, to)? {
             for (&(plan, price, item), applies) in &charged {
                 let applies = applies.intersect(&within);
                 if !applies.is_empty() {
@@ -153,18 +154,49 @@ impl Subscription {
         Ok(cells)
     }
 
-    /// The billing periods that have anything in common with `[from, to)`, cut to the subscription.
+    /// The billing periods that begin before `to` and whose whole period ends after `from`, cut to the subscription. By
+    /// their whole end, for that is what lines of an invoice keep: a year that was left in its second month is looked at
+    /// as long as what was billed of it is.
     pub fn periods(&self, plans: &[Plan], from: i64, to: i64) -> Result<Vec<Piece>, CalendarError> {
         let mut periods = Vec::new();
         for stretch in self.stretches(plans)? {
-            let (low, high) = (stretch.start.max(from), stretch.end.min(to));
+            let (low, high) = (stretch.start.max(from.min(stretch.end - 1)), stretch.end.min(to));
             if low >= high {
                 continue;
             }
-            let whole = stretch.cycle.periods(low, high)?;
-            periods.extend(whole.into_iter().filter_map(|period| period.cut(stretch.start, stretch.end)));
+            let whole = stretch.cycle.periods(low, high)?.into_iter().filter(|period| period.end > from);
+            periods.extend(whole.filter_map(|period| period.cut(stretch.start, stretch.end)));
         }
         Ok(periods)
+    }
+
+    /// As [`Self::periods`], each once with all its pieces: between them may be a plan with another interval.
+    fn joined_periods(&self, plans: &[Plan], from: i64, to: i64) -> Result<Vec<(Piece, Ranges)>, CalendarError> {
+        let mut joined = Vec::new();
+        let stretches = self.stretches(plans)?;
+        let mut seen = BTreeSet::new();
+        for piece in self.periods(plans, from, to)? {
+            let whole = (piece.period.start, piece.period.end);
+            if stretches.len() == 1 {
+                joined.push((piece, Ranges::of(piece.start, piece.end)));
+                continue;
+            }
+            if !seen.insert(whole) {
+                continue;
+            }
+            let mut pieces = Vec::new();
+            for stretch in &stretches {
+                let (start, end) = (stretch.start.max(whole.0), stretch.end.min(whole.1));
+                if start < end {
+                    let period = stretch.cycle.containing(start)?;
+                    pieces.extend(((period.start, period.end) == whole).then_some((start, end)));
+                }
+            }
+            let pieces = Ranges::union(pieces);
+            let (start, end) = pieces.span().unwrap_or((piece.start, piece.end));
+            joined.push((Piece { start, end, ..piece }, pieces));
+        }
+        Ok(joined)
     }
 
     /// The first time after `at` at which a period begins or ends; None when the subscription has ended by then.
@@ -221,7 +253,7 @@ impl Subscription {
                 let chosen = preferred.fold(applies(price), |left, other| left.subtract(&applies(other)));
                 let (item, time) = match price.charge {
                     Charge::Usage => (None, paid.clone()),
-                    Charge::Advance | Charge::Arrears => (Some(self.first_of(position, &price.key)), paid.clone()),
+                    Charge::Advance | Charge::Arrears => (Some(self.first_of(plans, position, &price.key)), paid.clone()),
                     // Free or paused time puts off no fee for setting it up; a change of quantity is no new start.
                     Charge::Once if self.continues(plans, position) => continue,
                     Charge::Once => (Some(position), Ranges::of(start, start + 1)),
@@ -234,30 +266,35 @@ impl Subscription {
         Ok(charged)
     }
 
-    /// The item that this one goes on from.
-    fn previous(&self, position: usize) -> Option<usize> {
+    /// The item that this one goes on from. Of add-ons there may be several: each goes on from one of its own plan, and the
+    /// second of two from the second.
+    fn previous(&self, plans: &[Plan], position: usize) -> Option<usize> {
         let item = &self.items[position];
-        (0..position).rev().find(|&other| {
-            let other = &self.items[other];
-            other.add_on == item.add_on && other.starts_at < other.ends_at && other.ends_at == item.starts_at
-        })
+        let alike = |other: &Item| {
+            let of_plan = !item.add_on || plans[other.plan].key == plans[item.plan].key;
+            other.add_on == item.add_on && of_plan && other.starts_at < other.ends_at
+        };
+        let begun_with = |other: &&Item| alike(other) && other.starts_at == item.starts_at;
+        let place = self.items[..position].iter().filter(begun_with).count();
+        let ended = |other: &usize| alike(&self.items[*other]) && self.items[*other].ends_at == item.starts_at;
+        (0..position).filter(ended).nth(place)
     }
 
     /// Whether an item only goes on with the plan of the one before it.
     fn continues(&self, plans: &[Plan], position: usize) -> bool {
         let same = |other: usize| plans[self.items[other].plan].key == plans[self.items[position].plan].key;
-        self.previous(position).is_some_and(same)
+        self.previous(plans, position).is_some_and(same)
     }
 
     /// The first of the items that follow each other up to this one without a change of a fee.
-    fn first_of(&self, position: usize, price_key: &str) -> usize {
+    fn first_of(&self, plans: &[Plan], position: usize, price_key: &str) -> usize {
         let item = &self.items[position];
         let same = |&other: &usize| {
             let other = &self.items[other];
             other.plan == item.plan && other.quantity(price_key) == item.quantity(price_key)
         };
-        match self.previous(position).filter(same) {
-            Some(previous) => self.first_of(previous, price_key),
+        match self.previous(plans, position).filter(same) {
+            Some(previous) => self.first_of(plans, previous, price_key),
             None => position,
         }
     }

@@ -200,6 +200,10 @@ SELECT number, d->'totals' AS totals, abs(n.subtotal + n.discounts + n.credits +
                        replace(d#>>'{totals,total}', ',', '')::numeric AS total, coalesce(replace(d#>>'{totals,paid}', ',', '')::numeric, 0) AS paid, replace(d#>>'{totals,due}', ',', '')::numeric AS due) AS n
  ORDER BY sequence;
 
+-- They can be drawn.
+SELECT meterflow.invoice_html(:one) LIKE '%P-0001%809.39%' AS html, meterflow.credit_note_html(:n2) LIKE '%Credit note%CN-000002%59.52%' AS note,
+       substring(meterflow.credit_note_pdf(:n2) FOR 5) = convert_to('%PDF-', 'UTF8') AS pdf;
+
 -- Every kind of step, as it is printed; money below the cent is printed with all its digits.
 SELECT m.name, d->>'description' AS description, d->>'quantity' AS quantity, d->>'unit_amount' AS unit_amount, d->>'amount' AS amount
   FROM (VALUES (1, 'graduated', '{"model":"graduated","tiers":[{"up_to":"10","unit_amount":"0.005","flat_amount":"2"},{"up_to":null,"unit_amount":"0.0025"}]}', '{"quantity":11}'),
@@ -250,3 +254,54 @@ INSERT INTO meterflow.payments (invoice_id, kind, amount, payment_id, received_a
 SELECT problem, regexp_replace(detail, '(credit|of subscription|price|overpayment|credit_note) \d+|from .*:', '\1 ...', 'g') AS detail FROM meterflow.verify_billing() ORDER BY 1, 2;
 ROLLBACK;
 SELECT * FROM meterflow.verify_billing();
+
+-- Whatever comes in whatever order, every cent is somewhere: what customers paid and did not get back is what they were
+-- charged and not credited, less what they still owe, with their unused credit and what notes still promise to refund.
+SET meterflow.tenant = 'payments at random';
+INSERT INTO meterflow.customers (id) SELECT 'c' || c FROM generate_series(1, 5) AS c;
+INSERT INTO meterflow.taxes (key, name, rate, inclusive, is_default) VALUES ('a', 'A', 19, false, true), ('b', 'B', 7.7, true, true);
+INSERT INTO meterflow.coupons (code, kind, value) VALUES ('third', 'percentage', 33.3);
+SELECT count(meterflow.redeem_coupon('c1', 'third', 'third')) AS redeemed;
+CREATE TEMPORARY TABLE outcomes (step integer, verb text, outcome text);
+SELECT setseed(0.42);
+DO $$
+DECLARE
+  tenant CONSTANT text := meterflow.current_tenant();
+  verb text; invoice meterflow.invoices; payment bigint; note bigint; cents numeric;
+BEGIN
+  FOR step IN 1..1000 LOOP
+    verb := (ARRAY['invoice', 'invoice', 'payment', 'payment', 'refund', 'refund a note', 'note', 'note', 'void'])[1 + floor(random() * 9)];
+    cents := round((random() * random() * 200)::numeric, 2);
+    SELECT i.* INTO invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant
+     ORDER BY verb = 'refund' AND i.amount_paid = 0, verb = 'refund a note' AND NOT EXISTS (SELECT FROM meterflow.credit_notes AS n WHERE n.tenant_id = tenant AND n.invoice_id = i.id AND n.refunded < n.refund), random() LIMIT 1;
+    SELECT p.id INTO payment FROM meterflow.payments AS p WHERE p.tenant_id = tenant AND p.invoice_id = invoice.id AND p.kind = 'payment' ORDER BY random() LIMIT 1;
+    SELECT n.id INTO note FROM meterflow.credit_notes AS n WHERE n.tenant_id = tenant AND n.invoice_id = invoice.id ORDER BY n.refund - n.refunded DESC LIMIT 1;
+    BEGIN
+      CASE verb
+        WHEN 'invoice' THEN PERFORM meterflow.create_invoice('c' || 1 + floor(random() * 5), 'EUR', jsonb_build_array(
+          jsonb_build_object('description', 'x', 'amount', cents), jsonb_build_object('description', 'y', 'quantity', '1.5', 'unit_amount', cents / 3)), 'i' || step);
+        WHEN 'payment' THEN PERFORM meterflow.record_payment(invoice.id, cents, 'p' || step);
+        WHEN 'refund' THEN PERFORM meterflow.refund_payment(payment, cents, 'p' || step);
+        WHEN 'refund a note' THEN PERFORM meterflow.refund_payment(payment, round(cents / 5, 2), 'p' || step, credit_note_id => note);
+        WHEN 'note' THEN PERFORM meterflow.create_credit_note(invoice.id, 'n' || step, 'r', CASE WHEN random() < 0.8 THEN jsonb_build_object(1 + floor(random() * 2), cents) END,
+                                                              refund => CASE WHEN random() < 0.7 THEN round(cents * random()::numeric, 2) END);
+        WHEN 'void' THEN PERFORM meterflow.void_invoice(invoice.id, 'r');
+      END CASE;
+      INSERT INTO outcomes VALUES (step, verb, 'done');
+    EXCEPTION WHEN invalid_parameter_value OR object_not_in_prerequisite_state OR null_value_not_allowed OR foreign_key_violation THEN
+      INSERT INTO outcomes VALUES (step, verb, 'refused');
+    END;
+    IF step % 50 = 0 AND EXISTS (SELECT FROM meterflow.verify_billing()) THEN
+      RAISE EXCEPTION 'step %: after a % of % on %: %', step, verb, cents, invoice, (SELECT jsonb_agg(v) FROM meterflow.verify_billing() AS v);
+    END IF;
+  END LOOP;
+END $$;
+SELECT verb, count(*) FILTER (WHERE outcome = 'done') > 5 AS done, count(*) FILTER (WHERE outcome = 'refused') > 0 AS refused FROM outcomes GROUP BY verb ORDER BY verb;
+SELECT count(*) > 50 AS many, bool_and(s.balance = i.amount_due - i.amount_paid - i.amount_offset) AS standing_agrees, bool_and(i.status = t.state OR t.state = 'open' AND i.status = 'finalized') AS state_agrees
+  FROM meterflow.invoices AS i, meterflow.invoice_standing(i.id) AS s, meterflow.invoice_states(now() + interval '1 minute') AS t WHERE i.tenant_id = 'payments at random' AND i.status <> 'void' AND t.invoice_id = i.id;
+SELECT paid - refunded = charged - noted - owed + unused + promised AS every_cent, least(paid, refunded, charged, noted, owed, unused, promised) > 0 AS some_of_each
+  FROM (SELECT (SELECT sum(p.amount) FROM meterflow.payments AS p WHERE p.tenant_id = t AND p.kind = 'payment') AS paid, (SELECT sum(p.amount) FROM meterflow.payments AS p WHERE p.tenant_id = t AND p.kind = 'refund') AS refunded,
+               (SELECT sum(i.total) FROM meterflow.invoices AS i WHERE i.tenant_id = t AND i.status <> 'void') AS charged, (SELECT sum(n.total) FROM meterflow.credit_notes AS n WHERE n.tenant_id = t) AS noted,
+               (SELECT sum(r.open_amount) FROM meterflow.receivables(now() + interval '1 minute') AS r) AS owed,
+               (SELECT sum(c.left_over) FROM meterflow.customers AS u, meterflow.open_credits(u.id, 'EUR') AS c WHERE u.tenant_id = t) AS unused, (SELECT sum(n.refund - n.refunded) FROM meterflow.credit_notes AS n WHERE n.tenant_id = t) AS promised
+          FROM meterflow.current_tenant() AS t) AS m;

@@ -1,0 +1,146 @@
+//! A year of billing in five time zones, with late events, corrections, changes of all kinds, voided invoices and
+//! crashes: what the invoices add up to is what the raw events and the timelines cost. Done again without a crash, by
+//! one session, it gives the same invoices to the last digit.
+//!
+//! MF_ROUNDS=5 is the full run: 100 customers with more events each.
+
+mod catalogue;
+mod check;
+mod oracle;
+mod runs;
+mod world;
+
+use std::time::Instant;
+
+use postgres::Client;
+
+use crate::rng::{Announce, Rng, rounds, seed};
+use crate::server::{Server, has_code, one, rows, run, shown, try_rows};
+use runs::Runs;
+use world::World;
+
+pub const HOUR: i64 = 3_600_000_000;
+pub const DAY: i64 = 24 * HOUR;
+/// 2025-07-01 and 2026-07-01, UTC.
+pub const START: i64 = 20_270 * DAY;
+pub const END: i64 = START + 365 * DAY;
+/// How late events come, and how long after periods they are still billed: with a quarter in between.
+pub const LATE: i64 = 35 * DAY;
+const ADJUST_DAYS: i64 = 130;
+
+const SETTINGS: [&str; 6] = [
+    "meterflow.backdate_window=10000d",
+    "meterflow.retention_days=0",
+    "meterflow.hour_rollup_days=0",
+    "meterflow.day_rollup_days=0",
+    "meterflow.launcher_interval=1s",
+    "restart_after_crash=on",
+];
+
+#[test]
+fn a_year_of_invoices_is_what_the_events_cost() {
+    let seed = seed();
+    let _announce = Announce(seed);
+    let size = rounds(1);
+    let (customers, per_step) = if size == 1 { (40, 2) } else { (100, size as i64) };
+    let server = Server::start("billing", &SETTINGS);
+    let chaotic = simulate(&server, "chaotic", seed, customers, per_step, true);
+    let calm = simulate(&server, "calm", seed, customers, per_step, false);
+    for (number, (chaotic, calm)) in chaotic.iter().zip(&calm).enumerate() {
+        assert_eq!(chaotic, calm, "row {number} of the two runs");
+    }
+    assert_eq!(chaotic.len(), calm.len());
+}
+
+/// A year and what follows; returns all invoices as text.
+fn simulate(server: &Server, database: &str, seed: u64, customers: usize, per_step: i64, chaos: bool) -> Vec<String> {
+    let began = Instant::now();
+    let mut client = server.create_database(database);
+    run(
+        &mut client,
+        &format!(
+            "INSERT INTO meterflow.billing_settings (adjust_for, grace_period) VALUES ('{ADJUST_DAYS} days', '2 days')"
+        ),
+    );
+    if one(&mut client, "SELECT to_regclass('meterflow.credit_notes')").is_empty() {
+        // void_invoice() asks it, and it comes with payments.
+        run(&mut client, "CREATE TABLE meterflow.credit_notes (tenant_id text, invoice_id bigint)");
+    }
+    let mut rng = Rng::new(seed, 0);
+    let mut world = World::make(&mut client, customers);
+    let mut starts = world.starts(&mut rng);
+    let mut runs = Runs::new(server, database, chaos.then(|| Rng::new(seed, 1)));
+    let (mut before, mut now, mut too_late, mut voided) = (START - 10 * DAY, START, false, 0);
+    while before < END {
+        let due: Vec<_> = starts.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, customer, plan, starts_at) in due {
+            world.subscribe(&mut client, &mut rng, customer, plan, starts_at);
+        }
+        world.use_up(&mut client, &mut rng, before, now, per_step);
+        world.change(&mut client, &mut rng, now);
+        if rng.chance(70) {
+            world.give(&mut client, &mut rng);
+        }
+        if now > START + 300 * DAY && !too_late {
+            world.send_too_late(&mut client);
+            too_late = true;
+        }
+        voided += void(&mut client, &mut rng, now);
+        if now == END {
+            world.end(&mut client);
+        }
+        client = runs.bill(client, now);
+        before = now;
+        now = (now + rng.range(3 * DAY..11 * DAY)).min(END);
+    }
+    // Late ones still come after the end; what follows takes all that is left.
+    world.use_up(&mut client, &mut rng, END, END + DAY, 0);
+    let last = END + (ADJUST_DAYS + 10) * DAY;
+    client = runs.bill(client, last);
+    let billed = began.elapsed();
+    let again = rows(&mut client, &format!("SELECT * FROM meterflow.bill_due({})", catalogue::stamp(last + 365 * DAY)));
+    assert!(again.is_empty(), "billed again: {:?}", again[0]);
+    let invoices = check::all(&mut client, &world);
+    eprintln!(
+        "seed {seed}, {database}: {} subscriptions, {invoices} invoices, {voided} voided, billed in {billed:.1?} with {}, checked in {:.1?}",
+        world.subscriptions.len(),
+        runs.said(),
+        began.elapsed() - billed
+    );
+    check::dump(&mut client)
+}
+
+/// Takes back an invoice now and then; what it charged comes with the next one, or at once.
+fn void(client: &mut Client, rng: &mut Rng, now: i64) -> u32 {
+    let mut voided = 0;
+    for _ in 0..2 {
+        let (choice, regenerate) = (rng.next(), rng.chance(60));
+        if rng.chance(40) {
+            continue;
+        }
+        // Not of the customer for whom nobody looks back: an invoice in the place of an old one would.
+        let candidates = rows(
+            client,
+            &format!(
+                "SELECT i.id, (SELECT bool_and(s.next_bill_at IS NOT NULL) AND min(l.cycle_end) > {}::timestamptz - interval '{} days'
+                                 FROM meterflow.invoice_lines l JOIN meterflow.subscriptions s ON s.id = l.subscription_id WHERE l.invoice_id = i.id)
+                   FROM meterflow.invoices i WHERE i.status IN ('finalized', 'paid') AND i.kind = 'period' AND i.customer_id <> 'c000' AND i.bill_at > {}::timestamptz - interval '100 days'
+                  ORDER BY i.customer_id, i.currency, i.bill_at, i.total",
+                catalogue::stamp(now), ADJUST_DAYS - 10, catalogue::stamp(now)
+            ),
+        );
+        let Some(row) = candidates.get((choice % candidates.len().max(1) as u64) as usize) else { continue };
+        let id = row[0].clone().unwrap_or_default();
+        match try_rows(client, &format!("SELECT meterflow.void_invoice({id}, 'simulated')")) {
+            Ok(_) => voided += 1,
+            // Others build on it.
+            Err(error) if has_code(&error, &postgres::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => continue,
+            Err(error) => panic!("{}", shown(&error)),
+        }
+        if regenerate || row[1].as_deref() != Some("t") {
+            let sql = format!("SELECT meterflow.regenerate_invoice({id}, 'again {id}')");
+            assert_eq!(one(client, &sql), one(client, &sql));
+        }
+    }
+    voided
+}
