@@ -39,7 +39,8 @@ BEGIN ATOMIC
                          extract(epoch FROM c.period_end - c.period_start) AS whole) AS t,
          LATERAL (SELECT CASE WHEN m.aggregation IN ('count', 'sum') AND t.elapsed > 0 AND t.elapsed < t.whole
                                 AND meterflow.price_needs(p.model) - 'quantity' - 'meter' - 'proration' - 'dimensions' - 'commitment_periods' = '{}'
-                              THEN round(c.quantity * t.whole / t.elapsed, 6) ELSE c.quantity END AS quantity) AS q;
+                              THEN round(c.quantity * t.whole / t.elapsed, 6) ELSE c.quantity END AS quantity) AS q
+   ORDER BY c.subscription_id, c.period_start, c.price_id;
 END;
 COMMENT ON FUNCTION meterflow.projected_charges(text) IS
   'current_charges() with what they will come to at the end of their periods if usage goes on as it did: counts and sums in proportion to time. A forecast, not a promise.';
