@@ -17,6 +17,10 @@ BEGIN
       RAISE EXCEPTION 'the quantity of "%" must be a number that is not below zero', item.key USING ERRCODE = '23514',
         DETAIL = format('It is %s.', coalesce(item.value, 'null')), HINT = 'Write {"seat": 5}.';
     END IF;
+    IF item.value::numeric >= 1e18 OR scale(trim_scale(item.value::numeric)) > 18 THEN
+      RAISE EXCEPTION 'the quantity of "%" has too many digits', item.key USING ERRCODE = '22003',
+        DETAIL = format('It is %s.', item.value), HINT = 'Quantities have up to 18 digits before and 18 after the point.';
+    END IF;
   END LOOP;
   RETURN true;
 END $$;
@@ -43,7 +47,8 @@ CREATE TABLE meterflow.subscriptions (
   CONSTRAINT subscriptions_key_key UNIQUE (tenant_id, key),
   FOREIGN KEY (tenant_id, customer_id) REFERENCES meterflow.customers (tenant_id, id),
   FOREIGN KEY (tenant_id, plan_key, plan_version) REFERENCES meterflow.plans (tenant_id, key, version),
-  CONSTRAINT subscriptions_time_check CHECK (starts_at <= ends_at)
+  CONSTRAINT subscriptions_time_check CHECK (starts_at <= ends_at),
+  CONSTRAINT subscriptions_paused_check CHECK (upper(paused) IS DISTINCT FROM 'infinity' AND lower(paused) IS DISTINCT FROM '-infinity')
 ) USING heap WITH (fillfactor = 80);
 CREATE INDEX subscriptions_customer_idx ON meterflow.subscriptions (tenant_id, customer_id);
 CREATE INDEX subscriptions_due_idx ON meterflow.subscriptions (tenant_id, next_bill_at) WHERE next_bill_at IS NOT NULL;
@@ -559,11 +564,11 @@ BEGIN
     RAISE EXCEPTION 'a pause must end after it begins' USING ERRCODE = '22023', DETAIL = format('It is to begin at %s and end at %s.', moment, until),
       HINT = 'Leave "until" out to pause until resume_subscription().';
   END IF;
-  IF s.paused && tstzrange(moment, until) THEN
+  IF s.paused && tstzrange(moment, nullif(until, 'infinity')) THEN
     RAISE EXCEPTION 'subscription % is paused at that time already', subscription_id USING ERRCODE = '55000', DETAIL = format('Its pauses are %s.', s.paused),
       HINT = 'Resume it first.';
   END IF;
-  UPDATE meterflow.subscriptions AS t SET paused = t.paused + tstzmultirange(tstzrange(moment, until))
+  UPDATE meterflow.subscriptions AS t SET paused = t.paused + tstzmultirange(tstzrange(moment, nullif(until, 'infinity')))
    WHERE t.tenant_id = tenant AND t.id = pause_subscription.subscription_id;
   RETURN meterflow.end_change(subscription_id, 'pause', moment, jsonb_build_object('asked', asked), reason, idempotency_key, bill);
 END $$;

@@ -343,6 +343,10 @@ DECLARE
   final boolean;
   code text; message text; detail text;
 BEGIN
+  IF NOT coalesce(isfinite(bill_due.at), false) THEN
+    RAISE EXCEPTION 'bill_due() needs a time' USING ERRCODE = '22023', DETAIL = format('It is given %s.', coalesce(bill_due.at::text, 'null')),
+      HINT = 'Leave it out for now.';
+  END IF;
   IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION 'bill_due() can not run in a % transaction', upper(current_setting('transaction_isolation')) USING ERRCODE = '25001',
       DETAIL = 'It waits for other work on a customer and must then see it.', HINT = 'Call it outside a transaction block, or BEGIN ISOLATION LEVEL READ COMMITTED.';
@@ -423,6 +427,10 @@ AS $$
 DECLARE
   watched record;
 BEGIN
+  IF NOT coalesce(isfinite(bill_progressive.at), false) THEN
+    RAISE EXCEPTION 'bill_progressive() needs a time' USING ERRCODE = '22023', DETAIL = format('It is given %s.', coalesce(bill_progressive.at::text, 'null')),
+      HINT = 'Leave it out for now.';
+  END IF;
   -- Locked as bill_due() does.
   FOR watched IN
     WITH list AS MATERIALIZED (

@@ -35,6 +35,7 @@ SELECT about || E'\n  ' || pg_temp.try(statement) FROM (VALUES
   (8, 'fewer seats than none', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": -5}')$$),
   (9, 'a number of words', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": "five"}')$$),
   (10, 'no number', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": null}')$$),
+  (12, 'more than can be counted', $$INSERT INTO meterflow.subscriptions (customer_id, plan_key, quantities) VALUES ('utc', 'basic', '{"seat": 1e60}')$$),
   (11, 'an unknown zone', $$INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, timezone) VALUES (6299, 'utc', 'basic', 'CEST')$$)
 ) AS t (n, about, statement) ORDER BY n;
 \pset tuples_only off
@@ -173,6 +174,10 @@ SELECT * FROM preview WHERE "from" < '2040-05-01' AND description = 'base';
 SELECT meterflow.pause_subscription(6201, 'for good', at => '2040-04-29') > 0 AS paused, paused FROM meterflow.subscriptions WHERE tenant_id = 'subscriptions' AND id = 6201;
 SELECT d, meterflow.subscription_status(6201, d) AS status FROM unnest('{2040-03-31 23:59:59,2040-04-01,2040-04-06,2040-04-11,2040-04-29,2041-01-01}'::timestamptz[]) AS d;
 SELECT meterflow.resume_subscription(6201, 'after all', at => '2040-04-29') > 0 AS resumed;
+SELECT meterflow.pause_subscription(6201, 'for ever', at => '2040-04-29', until => 'infinity') > 0 AS paused;
+SELECT count(*) FROM preview;
+SELECT paused FROM meterflow.subscriptions WHERE tenant_id = 'subscriptions' AND id = 6201;
+SELECT meterflow.resume_subscription(6201, 'for ever is over', at => '2040-04-29') > 0 AS resumed;
 -- On the invoice of May it is what was previewed.
 SELECT sum(amount) AS expected FROM preview \gset
 SELECT * FROM pg_temp.bill('2040-05-01') WHERE customer_id = 'utc';

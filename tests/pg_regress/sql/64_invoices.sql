@@ -212,10 +212,20 @@ SELECT count(*) AS not_again_for_5_minutes FROM pg_temp.bill('2025-11-07');
 DELETE FROM meterflow.billing_failures WHERE tenant_id = 'invoices';
 SELECT customer_id, outcome, amount_due FROM pg_temp.bill('2025-11-07') WHERE customer_id IN ('broken', 'sound');
 SELECT count(*) FROM meterflow.billing_failures WHERE tenant_id = 'invoices';
--- In what it can't work in.
+-- Up to when it can't work, and in what.
+SELECT pg_temp.try($$SELECT * FROM meterflow.bill_due('infinity')$$), pg_temp.try($$SELECT * FROM meterflow.bill_progressive(NULL)$$) \gx
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT * FROM meterflow.bill_due('2025-12-01');
 ROLLBACK;
+-- While grace lasts what has nothing to charge is an empty draft, which a run does not wait for.
+UPDATE meterflow.billing_settings SET grace_period = '3 days' WHERE tenant_id = 'invoices';
+INSERT INTO meterflow.plans (key, currency) VALUES ('usage', 'USD');
+INSERT INTO meterflow.prices (plan_key, meter_key, model) VALUES ('usage', 'bytes', '{"model":"per_unit","unit_amount":"1"}');
+INSERT INTO meterflow.customers (id) VALUES ('idle');
+INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUES (6485, 'idle', 'usage', '2025-11-10');
+SELECT customer_id, outcome, invoice_id FROM meterflow.bill_due('2025-11-11');
+CALL meterflow.run_billing('2025-11-11');
+UPDATE meterflow.billing_settings SET grace_period = '0' WHERE tenant_id = 'invoices';
 -- All at once, in small transactions; and everything together has no fault.
 CALL meterflow.run_billing('2025-12-15', 7);
 SELECT count(*) AS due FROM meterflow.subscriptions WHERE tenant_id = 'invoices' AND next_bill_at <= '2025-12-15';
