@@ -54,7 +54,6 @@ CREATE TABLE meterflow.customers (
   metadata     jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
   created_at   timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, id),
-  FOREIGN KEY (tenant_id, payer_id) REFERENCES meterflow.customers (tenant_id, id),
   CONSTRAINT customers_payer_check CHECK (payer_id <> id)
 ) USING heap;
 CREATE INDEX customers_payer_idx ON meterflow.customers (tenant_id, payer_id) WHERE payer_id IS NOT NULL;
@@ -120,6 +119,39 @@ END $$;
 COMMENT ON FUNCTION meterflow.check_customer_taxes() IS 'Trigger: refuses a customer with a tax that is not there: its invoices could not be made.';
 CREATE TRIGGER check_taxes BEFORE INSERT OR UPDATE OF taxes ON meterflow.customers
   FOR EACH ROW WHEN (NEW.taxes <> '{}') EXECUTE FUNCTION meterflow.check_customer_taxes();
+
+-- Not a foreign key: pg_dump warns of a table that references itself. One step only: who pays for others pays for itself.
+CREATE FUNCTION meterflow.check_payer() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  payer meterflow.customers;
+BEGIN
+  IF TG_OP = 'DELETE' THEN
+    IF EXISTS (SELECT FROM meterflow.customers AS c WHERE c.tenant_id = OLD.tenant_id AND c.payer_id = OLD.id) THEN
+      RAISE EXCEPTION 'customer "%" pays for others', OLD.id USING ERRCODE = '23503', DETAIL = 'Their payer_id names it.', HINT = 'Set that to another payer, or to null, first.';
+    END IF;
+    RETURN OLD;
+  END IF;
+  IF meterflow.is_restoring() THEN
+    RETURN NEW;
+  END IF;
+  SELECT c.* INTO payer FROM meterflow.customers AS c WHERE c.tenant_id = NEW.tenant_id AND c.id = NEW.payer_id FOR KEY SHARE;
+  IF NOT FOUND OR payer.payer_id IS NOT NULL OR EXISTS (SELECT FROM meterflow.customers AS c WHERE c.tenant_id = NEW.tenant_id AND c.payer_id = NEW.id) THEN
+    RAISE EXCEPTION 'customer "%" can not be paid for by "%"', NEW.id, NEW.payer_id USING ERRCODE = '23503',
+      DETAIL = CASE WHEN payer.id IS NULL THEN format('Tenant "%s" has no such customer.', NEW.tenant_id)
+                    WHEN payer.payer_id IS NOT NULL THEN format('"%s" itself is paid for by "%s".', payer.id, payer.payer_id)
+                    ELSE format('"%s" itself pays for others.', NEW.id) END,
+      HINT = 'A payer is a customer that pays for itself.';
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION meterflow.check_payer() IS 'Trigger: a payer is there, stays there, and pays for itself.';
+CREATE TRIGGER check_payer BEFORE INSERT OR UPDATE OF payer_id ON meterflow.customers
+  FOR EACH ROW WHEN (NEW.payer_id IS NOT NULL) EXECUTE FUNCTION meterflow.check_payer();
+CREATE TRIGGER check_payer_gone BEFORE DELETE ON meterflow.customers
+  FOR EACH ROW EXECUTE FUNCTION meterflow.check_payer();
 
 CREATE TABLE meterflow.credit_units (
   tenant_id   text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),

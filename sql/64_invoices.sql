@@ -38,7 +38,6 @@ CREATE TABLE meterflow.invoices (
   CONSTRAINT invoices_sequence_key UNIQUE (tenant_id, sequence),
   CONSTRAINT invoices_idempotency_key UNIQUE (tenant_id, idempotency_key),
   FOREIGN KEY (tenant_id, customer_id) REFERENCES meterflow.customers (tenant_id, id),
-  FOREIGN KEY (tenant_id, replaces) REFERENCES meterflow.invoices (tenant_id, id),
   CONSTRAINT invoices_number_check CHECK ((number IS NULL) = (issued_at IS NULL) AND (number IS NULL) = (sequence IS NULL))
 ) USING heap WITH (fillfactor = 80);
 CREATE INDEX invoices_customer_idx ON meterflow.invoices (tenant_id, customer_id, bill_at);

@@ -99,7 +99,6 @@ CREATE TABLE meterflow.payments (
   PRIMARY KEY (tenant_id, id),
   CONSTRAINT payments_idempotency_key UNIQUE (tenant_id, idempotency_key),
   FOREIGN KEY (tenant_id, invoice_id) REFERENCES meterflow.invoices (tenant_id, id),
-  FOREIGN KEY (tenant_id, payment_id) REFERENCES meterflow.payments (tenant_id, id),
   FOREIGN KEY (tenant_id, credit_note_id) REFERENCES meterflow.credit_notes (tenant_id, id),
   CONSTRAINT payments_names_check CHECK ((kind = 'refund') = (payment_id IS NOT NULL) AND (kind = 'refund' OR credit_note_id IS NULL)),
   CONSTRAINT payments_over_check CHECK (kind = 'payment' OR overpaid = 0)
