@@ -154,6 +154,7 @@ fn fill(client: &mut Client, rng: &mut Rng) -> Source {
     run(client, "INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('young', 'call', 'count')");
     let spoilt = "[{\"transaction_id\":\"x\"}, 5, {\"transaction_id\":\"y\",\"customer_id\":\"c\",\"event_name\":\"call\",\"properties\":{\"units\":\"many\"}}]";
     assert_eq!(ingest(client, spoilt).expect("a batch").failed.len(), 3);
+    run(client, BILLED);
     let waiting = events(rng, "waiting", 20);
     for event in &waiting {
         client
@@ -221,7 +222,40 @@ fn a_restored_dump_goes_on_where_it_was() {
             assert_verified(&mut client);
         }
         go_on(&mut client, &sent, &mut rng);
+        bill(&mut client);
     }
+}
+
+/// Rows that name rows of their own table, or of tables that a dump may load later.
+const BILLED: &str = r#"
+    INSERT INTO meterflow.taxes (key, name, rate, is_default) VALUES ('vat', 'VAT', 20, true);
+    INSERT INTO meterflow.customers (id, payer_id, taxes) VALUES ('head', NULL, '{vat}'), ('branch', 'head', NULL);
+    INSERT INTO meterflow.plans (key, currency) VALUES ('monthly', 'EUR');
+    INSERT INTO meterflow.plan_phases (plan_key, ordinal, name, duration) VALUES ('monthly', 1, 'first', '1 month');
+    INSERT INTO meterflow.prices (plan_key, key, model, advance, phase, taxes) VALUES
+        ('monthly', 'seat', '{"model": "per_unit", "unit_amount": "7"}', true, NULL, '{vat}'), ('monthly', 'welcome', '{"model": "flat", "amount": "1"}', true, 'first', NULL);
+    INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at, quantities) VALUES ('branch', 'monthly', now() - interval '70 days', '{"seat": 3}');
+    CALL meterflow.run_billing(now());
+    SELECT meterflow.change_quantity(1, 'seat', 5, 'two more');
+    SELECT meterflow.void_invoice(2, 'a test'), meterflow.regenerate_invoice(2, 'again');
+    SELECT meterflow.record_payment(1, 5, 'paid'), meterflow.refund_payment(1, 2, 'given back'), meterflow.create_credit_note(3, 'note', 'a test')"#;
+
+/// The next invoice has the next number, and charges what has changed.
+fn bill(client: &mut Client) {
+    let last = one(client, "SELECT max(sequence) FROM meterflow.invoices").parse::<i64>().expect("a number");
+    let made = rows(client, "SELECT outcome FROM meterflow.bill_due(now() + interval '40 days')");
+    assert!(made.iter().any(|row| row[0].as_deref() == Some("finalized")), "{made:?}");
+    assert_eq!(
+        one(client, "SELECT min(sequence) FROM meterflow.invoices WHERE issued_at > now()"),
+        (last + 1).to_string()
+    );
+    assert_ne!(one(client, "SELECT count(*) FROM meterflow.invoice_lines WHERE kind = 'adjustment'"), "0");
+    assert_eq!(
+        one(client, "SELECT meterflow.change_quantity(1, 'seat', 5, 'two more') > 0"),
+        "t",
+        "keys are remembered"
+    );
+    assert_verified(client);
 }
 
 /// What a database must be able to do after it was restored.
