@@ -44,7 +44,7 @@ fn a_year_of_invoices_is_what_the_events_cost() {
     let seed = seed();
     let _announce = Announce(seed);
     let size = rounds(1);
-    let (customers, per_step) = if size == 1 { (40, 2) } else { (100, size as i64) };
+    let (customers, per_step) = if size == 1 { (30, 2) } else { (100, size as i64) };
     let server = Server::start("billing", &SETTINGS);
     let chaotic = simulate(&server, "chaotic", seed, customers, per_step, true);
     let calm = simulate(&server, "calm", seed, customers, per_step, false);
