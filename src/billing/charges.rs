@@ -78,6 +78,14 @@ impl Line {
         self.due.minor - self.before.minor
     }
 
+    /// Whether there is anything to charge or to show: a cell that is as it was billed has no line.
+    pub fn says_something(&self) -> bool {
+        match self.adjusts {
+            Some(_) => self.minor() != 0,
+            None => self.due.minor != 0 || !self.usage.quantity.is_zero() || !self.due.unrounded.is_zero(),
+        }
+    }
+
     pub fn unrounded(&self) -> Outcome<Amount> {
         self.due.unrounded.checked_sub(&self.before.unrounded).map_err(|error| too_large(&self.description, error))
     }
@@ -114,26 +122,39 @@ impl CellKey {
     }
 }
 
-/// The lines of one subscription, in order of period, then as prices are listed.
+/// The lines of one subscription, in order of period, then as prices are listed; also those with nothing on them, which
+/// [`Line::says_something`] tells.
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
     let from = looked_at_from(account, at, adjust_for);
     let mut billed = billed(tenant, account, from)?;
     // As far ahead as anything is billed: an invoice that takes the place of an old one comes before others.
     let ahead = billed.keys().map(|cell| cell.cycle_end).fold(at.saturating_add(1), i64::max);
-    let (cells, others): (Vec<Cell>, Vec<Cell>) =
-        account.timeline.cells(&account.plans, from, ahead).map_err(unreckonable)?.into_iter().partition(|cell| {
-            let charge = account.plans[cell.plan].prices[cell.price].charge;
-            match purpose {
-                Purpose::Open => cell.period.start <= at,
-                Purpose::Due => cell.due_at(charge) <= at,
-                Purpose::Progressive => charge == Charge::Usage && cell.period.start <= at && cell.period.end > at,
-            }
-        });
+    let asked = |cell: &Cell| {
+        let charge = account.plans[cell.plan].prices[cell.price].charge;
+        match purpose {
+            Purpose::Open => cell.period.start <= at,
+            Purpose::Due => cell.due_at(charge) <= at,
+            Purpose::Progressive => charge == Charge::Usage && cell.period.start <= at && cell.period.end > at,
+        }
+    };
+    // What a commitment over several periods has come to before the open one.
+    let told = |cell: &Cell| {
+        purpose == Purpose::Progressive && cell.period.end <= at && spans(&account.terms[cell.plan].prices[cell.price])
+    };
+    let (cells, others): (Vec<Cell>, Vec<Cell>) = account
+        .timeline
+        .cells(&account.plans, from, ahead)
+        .map_err(unreckonable)?
+        .into_iter()
+        .partition(|cell| asked(cell) || told(cell));
+    let wanted: Vec<bool> = cells.iter().map(asked).collect();
     let mut lines = Vec::new();
     for (cell, usage) in with_usage(tenant, account, cells)? {
         let line = line(account, &cell, usage, purpose, &lines)?;
         lines.push(line);
     }
+    let mut wanted = wanted.into_iter();
+    lines.retain(|_| wanted.next().unwrap_or(true));
     for line in &mut lines {
         if let Some(billed) = line.cell.and_then(|cell| billed.remove(&cell)) {
             line.before = billed.priced;
@@ -153,18 +174,18 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
             ..billed.line
         }));
     }
-    lines.retain(|line| match line.adjusts {
-        Some(_) => line.minor() != 0,
-        None => line.due.minor != 0 || !line.usage.quantity.is_zero() || !line.due.unrounded.is_zero(),
-    });
     Ok(lines)
+}
+
+/// Whether a price has a commitment over several periods.
+fn spans(price: &PriceTerms) -> bool {
+    price.model.commitment_periods().is_some_and(|periods| periods > 1)
 }
 
 /// Periods that end after this are looked at: those that nobody has billed, those in which something may still change,
 /// and with a commitment over several periods all.
 fn looked_at_from(account: &Account, at: i64, adjust_for: i64) -> i64 {
-    let spanning = |price: &PriceTerms| price.model.commitment_periods().is_some_and(|periods| periods > 1);
-    if account.terms.iter().flat_map(|plan| &plan.prices).any(spanning) {
+    if account.terms.iter().flat_map(|plan| &plan.prices).any(spans) {
         return i64::MIN;
     }
     account.billed_to.map_or(i64::MIN, |billed_to| billed_to.min(at).saturating_sub(adjust_for))

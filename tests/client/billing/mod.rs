@@ -54,6 +54,44 @@ fn a_year_of_invoices_is_what_the_events_cost() {
     assert_eq!(chaotic.len(), calm.len());
 }
 
+/// Usage that has not grown since counts towards the next threshold, and earlier periods towards a commitment.
+#[test]
+fn thresholds_count_what_is_billed_already() {
+    let server = Server::start("threshold", &SETTINGS);
+    let mut client = server.create_database("threshold");
+    run(&mut client, catalogue::METERS);
+    run(
+        &mut client,
+        r#"INSERT INTO meterflow.customers (id, taxes) VALUES ('acme', '{}'), ('bolt', '{}');
+           INSERT INTO meterflow.plans (key, currency, progressive) VALUES ('free', 'EUR', '{50,100}'), ('committed', 'EUR', '{50}');
+           INSERT INTO meterflow.prices (plan_key, meter_key, model) VALUES ('free', 'tokens', '{"model":"per_unit","unit_amount":"1"}'),
+             ('free', 'payments', '{"model":"per_unit","unit_amount":"1"}'),
+             ('committed', 'tokens', '{"model":"per_unit","unit_amount":"1","commitment":{"amount":"100","periods":2,"overage_factor":"2"}}');
+           INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at) VALUES ('acme', 'free', '2025-07-01'), ('bolt', 'committed', '2025-07-01')"#,
+    );
+    let mut use_and_bill = |day: &str, customer: &str, name: &str, value: u32| {
+        let event = format!(
+            r#"{{"transaction_id":"{day} {name} {value}","customer_id":"{customer}","event_name":"{name}","timestamp":"{day}","properties":{{"value":{value}}}}}"#
+        );
+        crate::server::ingest(&mut client, &event).expect("an event");
+        rows(&mut client, &format!("SELECT * FROM meterflow.bill_due('{day}')"));
+        let made = rows(&mut client, &format!("SELECT invoice_id FROM meterflow.bill_progressive('{day}')"));
+        let id = |row: &Vec<Option<String>>| row[0].clone().unwrap_or_default();
+        made.iter()
+            .map(|row| one(&mut client, &format!("SELECT total FROM meterflow.invoices WHERE id = {}", id(row))))
+            .collect::<Vec<_>>()
+    };
+    let nothing = Vec::<String>::new();
+    assert_eq!(use_and_bill("2025-07-02T00:00:00Z", "acme", "call", 49), nothing);
+    assert_eq!(use_and_bill("2025-07-03T00:00:00Z", "acme", "call", 11), ["60.00"]);
+    assert_eq!(use_and_bill("2025-07-04T00:00:00Z", "acme", "payment", 39), nothing);
+    assert_eq!(use_and_bill("2025-07-05T00:00:00Z", "acme", "payment", 1), ["40.00"]);
+    assert_eq!(use_and_bill("2025-07-06T00:00:00Z", "acme", "payment", 500), nothing);
+    // Of a commitment to 100 in two months 80 are used in the first: of 60 in the second, 40 cost double.
+    assert_eq!(use_and_bill("2025-07-07T00:00:00Z", "bolt", "call", 80), ["80.00"]);
+    assert_eq!(use_and_bill("2025-08-02T00:00:00Z", "bolt", "call", 60), ["100.00"]);
+}
+
 /// A year and what follows; returns all invoices as text.
 fn simulate(server: &Server, database: &str, seed: u64, customers: usize, per_step: i64, chaos: bool) -> Vec<String> {
     let began = Instant::now();
