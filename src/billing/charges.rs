@@ -76,16 +76,16 @@ pub struct Priced {
 }
 
 impl Line {
-    /// Whether there is anything to say of it on an invoice.
-    pub fn is_charged(&self) -> bool {
+    pub fn minor(&self) -> i128 {
+        self.due.minor - self.before.minor
+    }
+
+    /// Whether there is anything to charge or to show: a cell that is as it was billed has no line.
+    pub fn says_something(&self) -> bool {
         match self.adjusts {
             Some(_) => self.minor() != 0,
             None => self.due.minor != 0 || !self.usage.quantity.is_zero() || !self.due.unrounded.is_zero(),
         }
-    }
-
-    pub fn minor(&self) -> i128 {
-        self.due.minor - self.before.minor
     }
 
     pub fn unrounded(&self) -> Outcome<Amount> {
@@ -124,27 +124,39 @@ impl CellKey {
     }
 }
 
-/// The lines of one subscription, in order of period, then as prices are listed; without those that charge nothing, but
-/// with `Progressive`: what has been billed already counts towards a threshold, too.
+/// The lines of one subscription, in order of period, then as prices are listed; also those with nothing on them, which
+/// [`Line::says_something`] tells.
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
     let from = looked_at_from(account, at, adjust_for);
     let mut billed = billed(tenant, account, from)?;
     // As far ahead as anything is billed: an invoice that takes the place of an old one comes before others.
     let ahead = billed.keys().map(|cell| cell.cycle_end).fold(at.saturating_add(1), i64::max);
-    let (cells, others): (Vec<Cell>, Vec<Cell>) =
-        account.timeline.cells(&account.plans, from, ahead).map_err(unreckonable)?.into_iter().partition(|cell| {
-            let charge = account.plans[cell.plan].prices[cell.price].charge;
-            match purpose {
-                Purpose::Open => cell.period.start <= at,
-                Purpose::Due => cell.due_at(charge) <= at,
-                Purpose::Progressive => charge == Charge::Usage && cell.period.start <= at && cell.period.end > at,
-            }
-        });
+    let asked = |cell: &Cell| {
+        let charge = account.plans[cell.plan].prices[cell.price].charge;
+        match purpose {
+            Purpose::Open => cell.period.start <= at,
+            Purpose::Due => cell.due_at(charge) <= at,
+            Purpose::Progressive => charge == Charge::Usage && cell.period.start <= at && cell.period.end > at,
+        }
+    };
+    // What a commitment over several periods has come to before the open one.
+    let told = |cell: &Cell| {
+        purpose == Purpose::Progressive && cell.period.end <= at && spans(&account.terms[cell.plan].prices[cell.price])
+    };
+    let (cells, others): (Vec<Cell>, Vec<Cell>) = account
+        .timeline
+        .cells(&account.plans, from, ahead)
+        .map_err(unreckonable)?
+        .into_iter()
+        .partition(|cell| asked(cell) || told(cell));
+    let wanted: Vec<bool> = cells.iter().map(asked).collect();
     let mut lines = Vec::new();
     for (cell, usage) in with_usage(tenant, account, cells)? {
         let line = line(account, &cell, usage, purpose, &lines)?;
         lines.push(line);
     }
+    let mut wanted = wanted.into_iter();
+    lines.retain(|_| wanted.next().unwrap_or(true));
     for line in &mut lines {
         if let Some(billed) = line.cell.and_then(|cell| billed.remove(&cell)) {
             line.before = billed.priced;
@@ -164,17 +176,18 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
             ..billed.line
         }));
     }
-    if purpose != Purpose::Progressive {
-        lines.retain(Line::is_charged);
-    }
     Ok(lines)
+}
+
+/// Whether a price has a commitment over several periods.
+fn spans(price: &PriceTerms) -> bool {
+    price.model.commitment_periods().is_some_and(|periods| periods > 1)
 }
 
 /// Periods that end after this are looked at: those that nobody has billed, those in which something may still change,
 /// and with a commitment over several periods all.
 fn looked_at_from(account: &Account, at: i64, adjust_for: i64) -> i64 {
-    let spanning = |price: &PriceTerms| price.model.commitment_periods().is_some_and(|periods| periods > 1);
-    if account.terms.iter().flat_map(|plan| &plan.prices).any(spanning) {
+    if account.terms.iter().flat_map(|plan| &plan.prices).any(spans) {
         return i64::MIN;
     }
     account.billed_to.map_or(i64::MIN, |billed_to| billed_to.min(at).saturating_sub(adjust_for))
@@ -193,14 +206,23 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
             let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
             let item_id: Option<i64> = row.get(0);
             let (price_id, cycle) = (row.int8(1)?, (row.time(2)?, row.time(3)?));
-            let line = Priced { unrounded: stored_amount(&row.text(5)?)?, minor: stored_minor(&row.text(4)?, account.digits)? };
+            let line = Priced {
+                unrounded: stored_amount(&row.text(5)?)?,
+                minor: stored_minor(&row.text(4)?, account.digits)?,
+            };
             let invoice = row.int8(6)?;
             let meter_key = text(10)?;
             let charge = match (&meter_key, item_id) {
                 (Some(_), _) => Charge::Usage,
                 _ => Charge::Advance,
             };
-            let cell = CellKey { subscription_id: account.timeline.id, item_id, price_id, cycle_start: cycle.0, cycle_end: cycle.1 };
+            let cell = CellKey {
+                subscription_id: account.timeline.id,
+                item_id,
+                price_id,
+                cycle_start: cycle.0,
+                cycle_end: cycle.1,
+            };
             let known = billed.entry(cell).or_insert(Billed {
                 priced: Priced::default(),
                 first_invoice: invoice,
@@ -331,7 +353,8 @@ fn usage_terms(account: &Account, cell: &Cell, purpose: Purpose, earlier: &[Line
     let model = &account.terms[cell.plan].prices[cell.price].model;
     let mut terms = Terms { closing: purpose != Purpose::Progressive, ..Terms::default() };
     if let Some(periods) = model.commitment_periods().filter(|&periods| periods > 1) {
-        let before: Vec<&Line> = earlier.iter().filter(|line| line.cell.is_some_and(|cell| cell.price_id == price.id)).collect();
+        let before: Vec<&Line> =
+            earlier.iter().filter(|line| line.cell.is_some_and(|cell| cell.price_id == price.id)).collect();
         let place = before.len() % periods as usize;
         for line in &before[before.len() - place..] {
             let cost = pricing::price(model, &line.usage).map_err(|error| unpriceable(&price.key, error))?.cost;
@@ -372,7 +395,9 @@ pub fn stored_amount(text: &str) -> Outcome<Amount> {
 }
 
 pub fn stored_minor(text: &str, digits: u32) -> Outcome<i128> {
-    let money = stored_amount(text)?.round(digits).map_err(|error| Fail::corrupt(format!("the stored amount {text}: {error}")))?;
+    let money = stored_amount(text)?
+        .round(digits)
+        .map_err(|error| Fail::corrupt(format!("the stored amount {text}: {error}")))?;
     minor(money)
 }
 

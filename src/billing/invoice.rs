@@ -40,13 +40,15 @@ pub struct Bill<'a> {
 /// A computed invoice.
 pub struct Computed {
     pub lines: Vec<Line>,
+    /// Of all cells that were looked at, in minor units, also of those that have no line for being as they were billed:
+    /// what was charged of them before, and what they come to.
+    pub before: i128,
+    pub due: i128,
     pub invoice: invoice::Invoice,
     pub taxes: Vec<TaxRate>,
     pub redemptions: Vec<Redemption>,
     pub digits: u32,
     pub payer: Payer,
-    /// What all that was looked at had been billed before and comes to now, in minor units.
-    pub progress: (i128, i128),
 }
 
 pub struct TaxRate {
@@ -120,10 +122,11 @@ pub fn compute(bill: &Bill<'_>, settings: &Settings) -> Outcome<(Vec<Account>, C
     for account in &accounts {
         lines.extend(charges::lines(bill.tenant, account, bill.at, settings.adjust_for, bill.purpose)?);
     }
-    let progress = (lines.iter().map(|line| line.before.minor).sum(), lines.iter().map(|line| line.due.minor).sum());
-    lines.retain(Line::is_charged);
-    let computed = Computed { progress, ..complete(bill, lines)? };
-    Ok((accounts, computed))
+    let (before, due) =
+        lines.iter().fold((0, 0), |(before, due), line| (before + line.before.minor, due + line.due.minor));
+    lines.retain(Line::says_something);
+    let computed = complete(bill, lines)?;
+    Ok((accounts, Computed { before, due, ..computed }))
 }
 
 /// Puts lines together with what applies to them.
@@ -193,7 +196,7 @@ pub fn complete(bill: &Bill<'_>, lines: Vec<Line>) -> Outcome<Computed> {
             .detail(format!("{error}."))
             .hint("Look at the taxes named by prices and customers, and at the coupons of the customer.")
     })?;
-    Ok(Computed { lines, invoice, taxes, redemptions, digits, payer, progress: (0, 0) })
+    Ok(Computed { lines, before: 0, due: 0, invoice, taxes, redemptions, digits, payer })
 }
 
 pub fn kind(line: &Line) -> LineKind {

@@ -174,7 +174,13 @@ impl Found {
             "SELECT id, key, name, meter_key, model::text, advance, once, proration, phase, price_group, subscription_id, taxes, valid_from, valid_to \
                FROM meterflow.prices WHERE tenant_id = $1 AND plan_key = $2 AND plan_version = $3 \
                 AND (subscription_id IS NULL OR subscription_id = $4) AND (price_group IS NULL OR price_group = $5) ORDER BY id",
-            &[tenant.into(), plan_key.into(), version.into(), self.timeline.id.into(), self.price_group.as_deref().into()],
+            &[
+                tenant.into(),
+                plan_key.into(),
+                version.into(),
+                self.timeline.id.into(),
+                self.price_group.as_deref().into(),
+            ],
             See::Statement,
             |row| {
                 let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
@@ -202,7 +208,18 @@ impl Found {
                 let proration = Method::parse(&proration_text)
                     .ok_or_else(|| Fail::corrupt(format!("price {} has no proration {proration_text:?}", price.id)))?;
                 let model = models::of_text(&model_text)?;
-                each(price, PriceTerms { name: text(2)?, meter_key, model_text, model, proration, proration_text, taxes: row.get(11) });
+                each(
+                    price,
+                    PriceTerms {
+                        name: text(2)?,
+                        meter_key,
+                        model_text,
+                        model,
+                        proration,
+                        proration_text,
+                        taxes: row.get(11),
+                    },
+                );
                 Ok(())
             },
         )?;
@@ -224,12 +241,19 @@ fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, PlanTerms, Stri
                 .get::<Vec<String>>(4)
                 .unwrap_or_default()
                 .iter()
-                .map(|text| Amount::parse(text).map_err(|error| Fail::corrupt(format!("threshold {text} of plan \"{key}\": {error}"))))
+                .map(|text| {
+                    Amount::parse(text)
+                        .map_err(|error| Fail::corrupt(format!("threshold {text} of plan \"{key}\": {error}")))
+                })
                 .collect::<Outcome<Vec<_>>>()?;
-            let plan = Plan { key: key.to_string(), interval, aligned: row.bool(3)?, phases: Vec::new(), prices: Vec::new() };
+            let plan =
+                Plan { key: key.to_string(), interval, aligned: row.bool(3)?, phases: Vec::new(), prices: Vec::new() };
             let credit_rate = if row.is_null(5) { None } else { Some(row.text(5)?) };
             let credit_rate = credit_rate
-                .map(|rate| Amount::parse(&rate).map_err(|error| Fail::corrupt(format!("the credit unit of plan \"{key}\": {error}"))))
+                .map(|rate| {
+                    Amount::parse(&rate)
+                        .map_err(|error| Fail::corrupt(format!("the credit unit of plan \"{key}\": {error}")))
+                })
                 .transpose()?;
             Ok((plan, PlanTerms { credit_rate, progressive, prices: Vec::new() }, row.text(0)?))
         },
@@ -256,7 +280,9 @@ fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, PlanTerms, Stri
 
 /// The quantities of an item: a JSON object of numbers, or of strings that hold one.
 fn quantities(json: &str) -> Outcome<BTreeMap<String, Amount>> {
-    let unreadable = |why: String| Fail::corrupt("the quantities of a subscription item can not be read").detail(format!("{json}: {why}."));
+    let unreadable = |why: String| {
+        Fail::corrupt("the quantities of a subscription item can not be read").detail(format!("{json}: {why}."))
+    };
     let members: BTreeMap<String, &serde_json::value::RawValue> =
         serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
     let amount = |raw: &serde_json::value::RawValue| Amount::parse(raw.get().trim_matches('"'));
@@ -272,6 +298,7 @@ fn time_or_never(row: &Row<'_>, column: usize) -> Outcome<i64> {
 
 /// A timeline that the calendar can't follow.
 pub fn unreckonable(error: CalendarError) -> Fail {
-    Fail::parameter("the billing periods can not be computed").detail(error.to_string())
+    Fail::parameter("the billing periods can not be computed")
+        .detail(error.to_string())
         .hint("Look at the subscription's start, anchor, time zone and the interval of its plan.")
 }

@@ -59,7 +59,8 @@ fn open_charge_rows(
             if in_currency.is_some_and(|currency| currency != account.currency) || account.timeline.starts_at > at {
                 continue;
             }
-            for line in charges::lines(&tenant, &account, at, adjust_for, Purpose::Open)? {
+            let lines = charges::lines(&tenant, &account, at, adjust_for, Purpose::Open)?;
+            for line in lines.into_iter().filter(charges::Line::says_something) {
                 let span = line.applies.span();
                 let money = crate::core::pricing::Money::new(line.minor().into(), account.digits);
                 rows.push((

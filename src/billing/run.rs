@@ -132,7 +132,7 @@ fn remove_draft(bill: &Bill<'_>) -> Outcome<()> {
 
 /// Whether the usage of the open period has reached a threshold that lies above what is billed of it.
 fn reaches_threshold(accounts: &[Account], computed: &Computed) -> Outcome<bool> {
-    let (before, total) = computed.progress;
+    let (before, total) = (computed.before, computed.due);
     for threshold in accounts.iter().flat_map(|account| &account.terms).flat_map(|plan| &plan.progressive) {
         let money = threshold.round(computed.digits).map_err(|error| Fail::corrupt(error.to_string()))?;
         let threshold = super::charges::minor(money)?;

@@ -235,6 +235,9 @@ impl Subscription {
     /// When each price is charged, by plan, price and, for fees, item.
     fn charged(&self, plans: &[Plan]) -> Result<BTreeMap<(usize, usize, Option<usize>), Ranges>, CalendarError> {
         let mut charged: BTreeMap<(usize, usize, Option<usize>), Ranges> = BTreeMap::new();
+        // Once for all prices: a year of daily changes is hundreds of items.
+        let previous: Vec<Option<usize>> =
+            (0..self.items.len()).map(|position| self.previous(plans, position)).collect();
         for (position, item) in self.items.iter().enumerate() {
             let plan = &plans[item.plan];
             let runs = Ranges::of(item.starts_at.max(self.starts_at), item.ends_at.min(self.ends_at));
@@ -253,9 +256,11 @@ impl Subscription {
                 let chosen = preferred.fold(applies(price), |left, other| left.subtract(&applies(other)));
                 let (item, time) = match price.charge {
                     Charge::Usage => (None, paid.clone()),
-                    Charge::Advance | Charge::Arrears => (Some(self.first_of(plans, position, &price.key)), paid.clone()),
+                    Charge::Advance | Charge::Arrears => {
+                        (Some(self.first_of(&previous, position, &price.key)), paid.clone())
+                    }
                     // Free or paused time puts off no fee for setting it up; a change of quantity is no new start.
-                    Charge::Once if self.continues(plans, position) => continue,
+                    Charge::Once if self.continues(plans, previous[position], position) => continue,
                     Charge::Once => (Some(position), Ranges::of(start, start + 1)),
                 };
                 let more = chosen.intersect(&time);
@@ -281,21 +286,20 @@ impl Subscription {
     }
 
     /// Whether an item only goes on with the plan of the one before it.
-    fn continues(&self, plans: &[Plan], position: usize) -> bool {
+    fn continues(&self, plans: &[Plan], previous: Option<usize>, position: usize) -> bool {
         let same = |other: usize| plans[self.items[other].plan].key == plans[self.items[position].plan].key;
-        self.previous(plans, position).is_some_and(same)
+        previous.is_some_and(same)
     }
 
     /// The first of the items that follow each other up to this one without a change of a fee.
-    fn first_of(&self, plans: &[Plan], position: usize, price_key: &str) -> usize {
-        let item = &self.items[position];
-        let same = |&other: &usize| {
-            let other = &self.items[other];
-            other.plan == item.plan && other.quantity(price_key) == item.quantity(price_key)
-        };
-        match self.previous(plans, position).filter(same) {
-            Some(previous) => self.first_of(plans, previous, price_key),
-            None => position,
+    fn first_of(&self, previous: &[Option<usize>], mut position: usize, price_key: &str) -> usize {
+        while let Some(before) = previous[position] {
+            let (item, other) = (&self.items[position], &self.items[before]);
+            if other.plan != item.plan || other.quantity(price_key) != item.quantity(price_key) {
+                break;
+            }
+            position = before;
         }
+        position
     }
 }
