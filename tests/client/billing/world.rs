@@ -504,7 +504,9 @@ impl World {
         let key = self.key();
         if rng.chance(60) {
             let code = *rng.pick(&["tenth", "gift", "calls"]);
-            run(client, &format!("SELECT meterflow.redeem_coupon('{customer}', '{code}', {key})"));
+            // Coupons are of invoices, so it is who pays that redeems them.
+            let payer = format!("(SELECT coalesce(payer_id, id) FROM meterflow.customers WHERE id = '{customer}')");
+            run(client, &format!("SELECT meterflow.redeem_coupon({payer}, '{code}', {key})"));
         } else {
             let currency = *rng.pick(&["EUR", "JPY"]);
             run(client, &format!("SELECT meterflow.top_up('{customer}', {}, '{currency}', {key})", rng.range(1..200)));
