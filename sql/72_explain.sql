@@ -183,7 +183,7 @@ BEGIN
               FROM meterflow.invoice_lines AS l
               JOIN meterflow.invoices AS i ON i.tenant_id = l.tenant_id AND i.id = l.invoice_id AND i.status IN ('finalized', 'paid')
              WHERE l.tenant_id = tenant AND l.subscription_id IS NOT NULL
-             GROUP BY l.subscription_id, l.item_id, l.price_id, l.cycle_start) AS c
+             GROUP BY l.subscription_id, l.item_id, l.price_id, l.cycle_start, l.cycle_end) AS c
      WHERE c.charged <> c.due;
 END $$;
 COMMENT ON FUNCTION meterflow.verify_billing() IS 'Invoices, credit notes, payments and credits of the tenant against each other: what does not add up. No rows: all is well.';

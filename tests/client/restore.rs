@@ -235,7 +235,7 @@ const BILLED: &str = r#"
     INSERT INTO meterflow.prices (plan_key, key, model, advance, phase, taxes) VALUES
         ('monthly', 'seat', '{"model": "per_unit", "unit_amount": "7"}', true, NULL, '{vat}'), ('monthly', 'welcome', '{"model": "flat", "amount": "1"}', true, 'first', NULL);
     INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at, quantities) VALUES ('branch', 'monthly', now() - interval '70 days', '{"seat": 3}');
-    CALL meterflow.run_billing(now());
+    SELECT * FROM meterflow.bill_due(); SELECT * FROM meterflow.bill_due(); SELECT * FROM meterflow.bill_due(); SELECT * FROM meterflow.bill_due();
     SELECT meterflow.change_quantity(1, 'seat', 5, 'two more');
     SELECT meterflow.void_invoice(2, 'a test'), meterflow.regenerate_invoice(2, 'again');
     SELECT meterflow.record_payment(1, 5, 'paid'), meterflow.refund_payment(1, 2, 'given back'), meterflow.create_credit_note(3, 'note', 'a test')"#;
