@@ -304,6 +304,8 @@ DECLARE
   missing text;
   needs jsonb;
   meter meterflow.meters;
+  changed timestamptz;
+  billed record;
 BEGIN
   IF TG_OP = 'INSERT' AND NEW.created_at <> now() THEN
     RETURN NEW; -- restored by pg_restore, perhaps before what it names
@@ -350,6 +352,23 @@ BEGIN
   IF missing IS NOT NULL THEN
     RAISE EXCEPTION 'unknown tax of price "%"', NEW.key USING ERRCODE = '23503', DETAIL = format('Not in meterflow.taxes: %s.', missing),
       HINT = 'INSERT INTO meterflow.taxes first.';
+  END IF;
+  -- From when on it changes what is charged: time that has been billed would be charged anew as an adjustment.
+  changed := CASE WHEN TG_OP = 'INSERT' THEN NEW.valid_from WHEN NEW.valid_to <> OLD.valid_to THEN least(NEW.valid_to, OLD.valid_to) END;
+  SELECT s.id, s.billed_to INTO billed
+    FROM meterflow.subscription_items AS i
+    JOIN meterflow.subscriptions AS s ON s.tenant_id = i.tenant_id AND s.id = i.subscription_id
+    JOIN meterflow.customers AS c ON c.tenant_id = s.tenant_id AND c.id = s.customer_id
+   WHERE i.tenant_id = NEW.tenant_id AND i.plan_key = NEW.plan_key AND i.plan_version = NEW.plan_version
+     AND s.billed_to > greatest(changed, i.starts_at) AND i.starts_at < NEW.valid_to
+     AND (i.ends_at IS NULL OR i.ends_at > changed) AND (s.ends_at IS NULL OR s.ends_at > changed)
+     AND (NEW.subscription_id IS NULL OR s.id = NEW.subscription_id) AND (NEW.price_group IS NULL OR c.price_group = NEW.price_group)
+     AND changed IS NOT NULL
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'price "%" would change what has been billed', NEW.key USING ERRCODE = '55000',
+      DETAIL = format('It changes charges from %s on; subscription %s is billed up to %s.', changed, billed.id, billed.billed_to),
+      HINT = CASE TG_OP WHEN 'INSERT' THEN 'Set its valid_from to a time that is not billed yet.' ELSE 'End it at a time that is not billed yet, and give a credit note for what was wrong.' END;
   END IF;
   RETURN NEW;
 END $$;

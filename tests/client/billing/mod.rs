@@ -92,6 +92,47 @@ fn thresholds_count_what_is_billed_already() {
     assert_eq!(use_and_bill("2025-08-02T00:00:00Z", "bolt", "call", 60), ["100.00"]);
 }
 
+/// Neither a price that comes nor one that ends changes an invoice that has been made.
+#[test]
+fn a_price_changes_nothing_that_is_billed() {
+    let server = Server::start("price", &SETTINGS);
+    let mut client = server.create_database("price");
+    run(
+        &mut client,
+        r#"INSERT INTO meterflow.customers (id, price_group) VALUES ('acme', NULL), ('vip', 'vip');
+           INSERT INTO meterflow.plans (key, currency) VALUES ('pro', 'EUR');
+           INSERT INTO meterflow.prices (plan_key, key, model, advance) VALUES ('pro', 'base', '{"model":"flat","amount":"20"}', true);
+           INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at) VALUES ('acme', 'pro', '2026-01-01'), ('vip', 'pro', '2026-05-01');
+           SELECT * FROM meterflow.bill_due('2026-01-01')"#,
+    );
+    let price = |columns: &str, values: &str| {
+        format!(
+            r#"INSERT INTO meterflow.prices (plan_key, key, model, advance, {columns}) VALUES ('pro', 'new', '{{"model":"flat","amount":"5"}}', true, {values})"#
+        )
+    };
+    run(&mut client, "CALL meterflow.run_billing('2026-03-10')");
+    for refused in [
+        price("valid_from", "'-infinity'"),
+        price("valid_from", "'2026-02-28'"),
+        price("subscription_id", "1"),
+        "UPDATE meterflow.prices SET valid_to = '2026-02-01' WHERE key = 'base'".to_string(),
+    ] {
+        let error = try_rows(&mut client, &refused).expect_err(&refused);
+        assert!(has_code(&error, &postgres::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{}", shown(&error));
+    }
+    for accepted in [
+        price("valid_from", "'2026-03-15'"),
+        // Nobody of this group has been billed.
+        price("price_group", "'vip'"),
+        price("subscription_id", "2"),
+        "UPDATE meterflow.prices SET valid_to = '2026-04-01' WHERE key = 'base'".to_string(),
+    ] {
+        run(&mut client, &accepted);
+    }
+    let preview = "SELECT count(*) FROM meterflow.preview_invoice(1, '2026-04-01') WHERE kind = 'adjustment' OR cycle_start < '2026-03-01'";
+    assert_eq!(one(&mut client, preview), "0");
+}
+
 /// A year and what follows; returns all invoices as text.
 fn simulate(server: &Server, database: &str, seed: u64, customers: usize, per_step: i64, chaos: bool) -> Vec<String> {
     let began = Instant::now();
