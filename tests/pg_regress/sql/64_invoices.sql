@@ -139,7 +139,7 @@ SELECT i.number, i.code, i.level, i.amount FROM (SELECT b.number, d.* FROM meter
 SELECT count(*) AS faults FROM bill_faults;
 
 -- Taxes: exclusive, inclusive, two, none, exempt; a price's own before the customer's, those before the default ones.
-INSERT INTO meterflow.prices (plan_key, key, model, advance, taxes) VALUES ('extra', 'book', '{"model":"flat","amount":"10"}', true, '{city}');
+INSERT INTO meterflow.prices (plan_key, key, model, advance, taxes, valid_from) VALUES ('extra', 'book', '{"model":"flat","amount":"10"}', true, '{city}', '2025-03-01');
 UPDATE meterflow.taxes SET is_default = true WHERE tenant_id = 'invoices' AND key = 'gst';
 INSERT INTO meterflow.customers (id, taxes, tax_exempt) VALUES ('t default', NULL, false), ('t exclusive', '{vat}', false), ('t two', '{vat,city}', false), ('t none', '{}', false), ('t exempt', '{vat}', true), ('t exempt of inclusive', NULL, true);
 INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) SELECT 6430 + row_number() OVER (ORDER BY id), id, 'extra', '2025-06-01' FROM meterflow.customers WHERE tenant_id = 'invoices' AND id LIKE 't %';
