@@ -47,7 +47,7 @@ struct Question {
     month: bool,
 }
 
-const QUESTIONS: [Question; 4] = [
+const QUESTIONS: [Question; 5] = [
     Question {
         name: "usage: tokens",
         ours: "SELECT value::text FROM meterflow.usage('tokens', $2, $3, $1)",
@@ -70,6 +70,15 @@ const QUESTIONS: [Question; 4] = [
         plain: r#"SELECT count(DISTINCT user_id)::text FROM raw_usage
                    WHERE tenant_id = 'default' AND customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3"#,
         month: true,
+    },
+    Question {
+        name: "current_charges",
+        ours: "SELECT sum(amount)::text FROM meterflow.current_charges($1)",
+        plain: r#"SELECT (round(sum(tokens) * 0.000002, 2) + round(count(*) * 0.0004, 2))::text
+                    FROM raw_usage WHERE tenant_id = 'default' AND customer_id = $1
+                     AND "timestamp" >= date_trunc('month', now(), 'UTC')
+                     AND "timestamp" < date_trunc('month', now(), 'UTC') + interval '1 month'"#,
+        month: false,
     },
     Question {
         name: "wallet_balance",
