@@ -38,7 +38,8 @@ extension_sql_file!("../sql/55_pricing.sql", name = "pricing", requires = ["aggr
 extension_sql_file!("../sql/56_calendar.sql", name = "calendar", requires = ["pricing"]);
 extension_sql_file!("../sql/60_catalogue.sql", name = "catalogue", requires = ["calendar"]);
 extension_sql_file!("../sql/62_subscriptions.sql", name = "subscriptions", requires = ["catalogue"]);
-extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscriptions"]);
+extension_sql_file!("../sql/63_subscription_changes.sql", name = "subscription_changes", requires = ["subscriptions"]);
+extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscription_changes"]);
 extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invoices"]);
 extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["billing"]);
 extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
