@@ -177,7 +177,7 @@ fn quantities(step: Step) -> BTreeMap<String, Amount> {
     BTreeMap::from([("a".to_string(), Amount::from(step.1)), ("b".to_string(), Amount::from(step.2))])
 }
 
-/// Items one after the other, as `replace_item` in sql/62_subscriptions.sql makes them.
+/// Items one after the other, as `replace_item` in sql/63_subscription_changes.sql makes them.
 fn chain(plans: &[Plan], times: &[i64], steps: &[Step], add_on: bool, anchor: i64, ends_at: i64) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
     for (number, (&at, &step)) in times.iter().zip(steps).enumerate() {
