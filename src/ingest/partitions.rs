@@ -10,7 +10,7 @@
 use pgrx::pg_sys;
 
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
-use crate::pg::lock::{self, lock_relation};
+use crate::pg::lock::lock_relation;
 use crate::pg::partition::{self, Leaf};
 use crate::pg::session::{self, AsOwner};
 use crate::pg::{settings, spi};
@@ -29,7 +29,6 @@ pub fn ensure(events: pg_sys::Oid, leaves: &mut Vec<Leaf>, times: impl Iterator<
         if partition::find(leaves, at).is_none() {
             let (from, to) = free_range(leaves, at);
             make(from, to)?;
-            lock::partition_made();
             *leaves = partition::leaves(events);
             made += 1;
         }

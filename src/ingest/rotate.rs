@@ -40,7 +40,7 @@ fn run() -> Outcome<bool> {
     lock::need_read_committed("rotate_dedup")?;
     let keys = session::relation("dedup_keys")?;
     let _owner = AsOwner::of(keys, pg_sys::ACL_UPDATE, "rotate_dedup")?;
-    if lock::may_not_wait() || !lock::alone_at(keys)? {
+    if !lock::alone_at(keys)? {
         return Ok(false);
     }
     let (phase, ours) = spi::one(

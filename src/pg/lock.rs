@@ -1,29 +1,9 @@
 //! The locks of the protocols: the write fence, its wait, and horizons.
 
-use std::cell::Cell;
-
 use pgrx::pg_sys;
 
 use super::error::{Fail, Outcome, SqlState};
 use super::spi::{self, See};
-
-thread_local! {
-    /// The transaction that has made a partition of events and so keeps others from it until it ends.
-    static PARTITIONED_BY: Cell<pg_sys::TransactionId> = const { Cell::new(pg_sys::InvalidTransactionId) };
-}
-
-/// Notes that this transaction holds the lock under which partitions of events are made.
-pub fn partition_made() {
-    // SAFETY: reads a backend-local id.
-    PARTITIONED_BY.set(unsafe { pg_sys::GetTopTransactionIdIfAny() });
-}
-
-/// Whether this transaction must not wait for writers: one of them may be waiting for it, to make a partition.
-pub fn may_not_wait() -> bool {
-    // SAFETY: reads a backend-local id.
-    let ours = unsafe { pg_sys::GetTopTransactionIdIfAny() };
-    ours != pg_sys::InvalidTransactionId && ours == PARTITIONED_BY.get()
-}
 
 /// Takes a relation lock for the rest of the transaction, without opening the relation.
 pub fn lock_relation(oid: pg_sys::Oid, mode: u32) {

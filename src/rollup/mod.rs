@@ -53,13 +53,12 @@ impl FoldState {
     }
 }
 
-/// Enters work on rollups: as owner, under READ COMMITTED, alone. None when another session is at it, or when this
-/// transaction has made a partition: maintain() does, and the next call folds.
+/// Enters work on rollups: as owner, under READ COMMITTED, alone. None when another session is at it.
 fn enter(verb: &str) -> Outcome<Option<AsOwner>> {
     lock::need_read_committed(verb).map_err(|fail| {
         fail.detail("It waits for writers and must then see what they committed; a fixed snapshot would not.")
     })?;
     let rollups = session::relation("rollups")?;
     let owner = AsOwner::of(rollups, pg_sys::ACL_UPDATE, verb)?;
-    Ok(if !lock::may_not_wait() && lock::alone_at(rollups)? { Some(owner) } else { None })
+    Ok(if lock::alone_at(rollups)? { Some(owner) } else { None })
 }
