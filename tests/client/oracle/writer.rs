@@ -264,7 +264,19 @@ impl Writer<'_> {
         } else {
             ingest(&mut transaction, &array(batch.iter().map(|item| item.text.clone())))
         };
-        let result = result.unwrap_or_else(|error| panic!("ingest: {}", shown(&error)));
+        let unsent = |batch: Vec<Item>| {
+            batch.into_iter().filter(|item| item.expect == Expect::Accepted).filter_map(|item| item.event)
+        };
+        let result = match result {
+            Ok(result) => result,
+            // One transaction of maintain() may have made a partition and then wait for us, who wait to make one.
+            Err(error) if has_code(&error, &SqlState::T_R_DEADLOCK_DETECTED) => {
+                transaction.rollback().expect("a rollback");
+                self.unborn.extend(unsent(batch));
+                return;
+            }
+            Err(error) => panic!("ingest: {}", shown(&error)),
+        };
         let taken = settle(&batch, &result);
         let stored = record(&mut transaction, &taken, None);
         assert_eq!(stored as i32, result.accepted, "accepted events were not sent before: {result:?}");
@@ -278,8 +290,7 @@ impl Writer<'_> {
         }
         if abort {
             transaction.rollback().expect("a rollback");
-            self.unborn
-                .extend(batch.into_iter().filter(|item| item.expect == Expect::Accepted).filter_map(|item| item.event));
+            self.unborn.extend(unsent(batch));
             return;
         }
         transaction.commit().unwrap_or_else(|error| panic!("commit: {}", shown(&error)));
