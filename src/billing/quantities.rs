@@ -113,6 +113,10 @@ fn complete(
     let mut all = Found::default();
     let mut by_group = Vec::new();
     for (group, found) in groups {
+        // What was all taken back may still have a state; what was never there has none. They read the same.
+        if found.events.is_empty() && found.state.as_ref().is_none_or(Tally::is_empty) {
+            continue;
+        }
         if let Some(state) = &found.state {
             merge(&mut all.state, state)?;
         }
