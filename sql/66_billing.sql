@@ -411,7 +411,9 @@ BEGIN
   WHILE goes_on LOOP
     -- A procedure that commits can't have a search_path of its own, but each of its transactions can.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    SELECT bool_or(b.outcome IN ('finalized', 'nothing to charge')) IS TRUE INTO goes_on FROM meterflow.bill_due(run_billing.at, run_billing.batch) AS b;
+    -- A draft that was made now is not made again for an hour, and leaves its place to the next.
+    SELECT bool_or(b.outcome IN ('finalized', 'nothing to charge') OR b.outcome = 'draft' AND b.invoice_id IS NOT NULL) IS TRUE INTO goes_on
+      FROM meterflow.bill_due(run_billing.at, run_billing.batch) AS b;
     COMMIT;
   END LOOP;
   PERFORM meterflow.bill_progressive(run_billing.at);
