@@ -28,7 +28,8 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
 BEGIN ATOMIC
   SELECT c.subscription_id, c.price_id, c.meter_key, c.period_start, c.period_end, c.quantity, c.amount, q.quantity,
          CASE WHEN q.quantity = c.quantity THEN c.amount
-              ELSE c.amount + round((meterflow.price(p.model, q.quantity) - meterflow.price(p.model, c.quantity)) * coalesce(u.rate, 1), meterflow.currency_digits(c.currency)) END,
+              ELSE c.amount + round(meterflow.price(p.model, q.quantity) * coalesce(u.rate, 1), meterflow.currency_digits(c.currency))
+                            - round(meterflow.price(p.model, c.quantity) * coalesce(u.rate, 1), meterflow.currency_digits(c.currency)) END,
          c.currency
     FROM meterflow.current_charges(projected_charges.customer_id) AS c
     JOIN meterflow.prices AS p ON p.tenant_id = meterflow.current_tenant() AND p.id = c.price_id
