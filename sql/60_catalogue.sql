@@ -23,6 +23,17 @@ COMMENT ON COLUMN meterflow.billing_settings.adjust_for IS 'How long after the e
 COMMENT ON COLUMN meterflow.billing_settings.uncollectible_after IS 'How long after it was due an unpaid invoice counts as uncollectible.';
 COMMENT ON COLUMN meterflow.billing_settings.seller IS 'Printed on invoices: name, address (lines), tax_id, email, payment.';
 
+-- What every verb that is idempotent by key says to a key that it knows with another body.
+CREATE FUNCTION meterflow.refuse_key(idempotency_key text, holder text, kind text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
+    DETAIL = holder || ' has this key.', HINT = format('Send a retry just as the first call was; give another %s a key of its own.', kind);
+END $$;
+COMMENT ON FUNCTION meterflow.refuse_key(text, text, text) IS 'Internal: the error for an idempotency key that has been used for something else.';
+
 CREATE TABLE meterflow.taxes (
   tenant_id   text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
   key         text COLLATE "C" NOT NULL CHECK (key <> ''),

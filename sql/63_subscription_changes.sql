@@ -26,9 +26,7 @@ BEGIN
     RETURN NULL;
   END IF;
   IF (first.subscription_id, first.change) IS DISTINCT FROM (begin_change.subscription_id, begin_change.change) OR first.details->'asked' IS DISTINCT FROM body THEN
-    RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-      DETAIL = format('Change %s (%s of subscription %s) of %s has this key: %s.', first.id, first.change, first.subscription_id, first.changed_at, first.details->'asked'),
-      HINT = 'Send a retry just as the first call was; give another change a key of its own.';
+    PERFORM meterflow.refuse_key(idempotency_key, format('Change %s (%s of subscription %s) of %s: %s,', first.id, first.change, first.subscription_id, first.changed_at, first.details->'asked'), 'change');
   END IF;
   RETURN first.id;
 END $$;
@@ -438,8 +436,7 @@ BEGIN
   SELECT r.* INTO first FROM meterflow.coupon_redemptions AS r WHERE r.tenant_id = tenant AND r.idempotency_key = redeem_coupon.idempotency_key;
   IF FOUND THEN
     IF (first.code, first.customer_id, first.subscription_id) IS DISTINCT FROM (redeem_coupon.code, redeem_coupon.customer_id, redeem_coupon.subscription_id) THEN
-      RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-        DETAIL = format('Redemption %s of coupon "%s" by customer "%s" has this key.', first.id, first.code, first.customer_id), HINT = 'Give another redemption a key of its own.';
+      PERFORM meterflow.refuse_key(idempotency_key, format('Redemption %s of coupon "%s" by customer "%s"', first.id, first.code, first.customer_id), 'redemption');
     END IF;
     RETURN first.id;
   END IF;

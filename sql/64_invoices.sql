@@ -165,6 +165,39 @@ CREATE INDEX invoice_credits_source_idx ON meterflow.invoice_credits (tenant_id,
 COMMENT ON TABLE meterflow.invoice_credits IS 'Paid credit that an invoice used: of account_credits, or of a wallet.';
 COMMENT ON COLUMN meterflow.invoice_credits.source_id IS 'id in account_credits, or in wallets.';
 
+CREATE FUNCTION meterflow.find_invoice(invoice_id bigint) RETURNS meterflow.invoices
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  tenant CONSTANT text := meterflow.current_tenant();
+  invoice meterflow.invoices;
+BEGIN
+  SELECT i.* INTO invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no invoice %', coalesce(invoice_id::text, 'null') USING ERRCODE = '23503',
+      DETAIL = format('Tenant "%s" has none with this id.', tenant), HINT = 'SELECT id, number, customer_id, status FROM meterflow.invoices lists them.';
+  END IF;
+  RETURN invoice;
+END $$;
+COMMENT ON FUNCTION meterflow.find_invoice(bigint) IS 'Internal: an invoice of the tenant, or an error.';
+
+CREATE FUNCTION meterflow.lock_invoice(invoice_id bigint) RETURNS meterflow.invoices
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  invoice meterflow.invoices := meterflow.find_invoice(invoice_id);
+BEGIN
+  PERFORM FROM meterflow.customers AS c WHERE c.tenant_id = invoice.tenant_id AND c.id = invoice.customer_id FOR NO KEY UPDATE;
+  SELECT i.* INTO invoice FROM meterflow.invoices AS i WHERE i.tenant_id = invoice.tenant_id AND i.id = invoice_id FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'invoice % was a draft that has been computed anew', invoice_id USING ERRCODE = '55000', HINT = 'Finalize the new one first.';
+  END IF;
+  RETURN invoice;
+END $$;
+COMMENT ON FUNCTION meterflow.lock_invoice(bigint) IS 'Internal: waits for other work on the payer of an invoice, and returns the invoice as it is then.';
+
 -- A fixed invoice stays as it is. Drafts are computed anew, and so are their parts.
 CREATE FUNCTION meterflow.guard_invoice() RETURNS trigger
 LANGUAGE plpgsql

@@ -196,8 +196,7 @@ BEGIN
   IF FOUND THEN
     -- The draft itself is gone: what is there under its id is the final one, or something else.
     IF draft.id <> final.id THEN
-      RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-        DETAIL = format('Invoice %s has this key.', coalesce(final.number, final.id::text)), HINT = 'Give another invoice a key of its own.';
+      PERFORM meterflow.refuse_key(idempotency_key, 'Invoice ' || coalesce(final.number, final.id::text), 'invoice');
     END IF;
     RETURN final.id;
   END IF;
@@ -234,14 +233,10 @@ DECLARE
   voided meterflow.invoices;
   obstacle text;
 BEGIN
-  SELECT i.* INTO voided FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
-  IF NOT FOUND OR coalesce(reason, '') = '' THEN
-    RAISE EXCEPTION 'void_invoice needs an invoice and a reason' USING ERRCODE = '22023',
-      DETAIL = CASE WHEN voided.id IS NULL THEN format('Tenant "%s" has no invoice %s.', tenant, invoice_id) ELSE 'The reason is empty.' END,
-      HINT = 'The reason is kept with the invoice.';
+  IF coalesce(reason, '') = '' THEN
+    RAISE EXCEPTION 'void_invoice needs a reason' USING ERRCODE = '22004', HINT = 'It is kept with the invoice.';
   END IF;
-  PERFORM FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id = voided.customer_id FOR NO KEY UPDATE;
-  SELECT i.* INTO voided FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
+  voided := meterflow.lock_invoice(invoice_id);
   IF voided.status = 'void' THEN
     RETURN;
   END IF;
@@ -277,17 +272,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  voided meterflow.invoices;
+  voided meterflow.invoices := meterflow.lock_invoice(invoice_id);
   done meterflow.invoices;
 BEGIN
-  SELECT i.* INTO voided FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
-  IF NOT FOUND OR voided.status <> 'void' OR voided.kind = 'one_off' OR coalesce(idempotency_key, '') = '' THEN
-    RAISE EXCEPTION 'invoice % can not be regenerated', coalesce(voided.number, invoice_id::text, 'null') USING ERRCODE = '55000',
-      DETAIL = CASE WHEN voided.id IS NULL THEN 'There is no such invoice.' WHEN voided.kind = 'one_off' THEN 'It was written by hand.'
+  IF voided.status <> 'void' OR voided.kind = 'one_off' OR coalesce(idempotency_key, '') = '' THEN
+    RAISE EXCEPTION 'invoice % can not be regenerated', coalesce(voided.number, invoice_id::text) USING ERRCODE = '55000',
+      DETAIL = CASE WHEN voided.kind = 'one_off' THEN 'It was written by hand.'
                     WHEN voided.status <> 'void' THEN format('It is %s, not void.', voided.status) ELSE 'The idempotency_key is empty.' END,
       HINT = 'Void it first; the new one is computed by what is known now.';
   END IF;
-  PERFORM FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id = voided.customer_id FOR NO KEY UPDATE;
   SELECT i.* INTO done FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND (i.idempotency_key = regenerate_invoice.idempotency_key OR (i.replaces = voided.id AND i.status <> 'void')) LIMIT 1;
   IF done.idempotency_key = idempotency_key AND done.replaces = voided.id THEN
     RETURN done.id;

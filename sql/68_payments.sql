@@ -134,28 +134,6 @@ LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'credit_note_terms_w
 COMMENT ON FUNCTION meterflow.credit_note_terms(bigint, text, text, text, text) IS 'Internal: what a credit note would be, as JSON with numbers as text. Nothing is written.';
 
 -- The head of every verb on an invoice that is out.
-CREATE FUNCTION meterflow.lock_invoice(invoice_id bigint) RETURNS meterflow.invoices
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  tenant CONSTANT text := meterflow.current_tenant();
-  invoice meterflow.invoices;
-BEGIN
-  SELECT i.* INTO invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'there is no invoice %', coalesce(invoice_id::text, 'null') USING ERRCODE = '23503',
-      DETAIL = format('Tenant "%s" has none with this id.', tenant), HINT = 'SELECT id, number, customer_id, status FROM meterflow.invoices lists them.';
-  END IF;
-  PERFORM FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id = invoice.customer_id FOR NO KEY UPDATE;
-  SELECT i.* INTO invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id FOR NO KEY UPDATE;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'invoice % was a draft that has been computed anew', invoice_id USING ERRCODE = '55000', HINT = 'Finalize the new one first.';
-  END IF;
-  RETURN invoice;
-END $$;
-COMMENT ON FUNCTION meterflow.lock_invoice(bigint) IS 'Internal: waits for other work on the payer of an invoice, and returns the invoice as it is then.';
-
 CREATE FUNCTION meterflow.check_invoice_open(verb text, invoice meterflow.invoices) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -223,9 +201,7 @@ BEGIN
     SELECT p.* INTO first FROM meterflow.payments AS p WHERE p.tenant_id = tenant AND p.idempotency_key = record_payment.idempotency_key;
     IF FOUND THEN
       IF first.body_hash <> body THEN
-        RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-          DETAIL = format('The %s %s of %s on invoice %s, recorded %s, has this key.', first.kind, first.id, first.amount, first.invoice_id, first.created_at),
-          HINT = 'Send a retry just as the first call was; give another payment a key of its own.';
+        PERFORM meterflow.refuse_key(idempotency_key, format('The %s %s of %s on invoice %s, recorded %s', first.kind, first.id, first.amount, first.invoice_id, first.created_at), 'payment');
       END IF;
       RETURN first.id;
     END IF;
@@ -280,9 +256,7 @@ BEGIN
     SELECT p.* INTO first FROM meterflow.payments AS p WHERE p.tenant_id = tenant AND p.idempotency_key = refund_payment.idempotency_key;
     IF FOUND THEN
       IF first.body_hash <> body THEN
-        RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-          DETAIL = format('The %s %s of %s on invoice %s, recorded %s, has this key.', first.kind, first.id, first.amount, first.invoice_id, first.created_at),
-          HINT = 'Send a retry just as the first call was; give another refund a key of its own.';
+        PERFORM meterflow.refuse_key(idempotency_key, format('The %s %s of %s on invoice %s, recorded %s', first.kind, first.id, first.amount, first.invoice_id, first.created_at), 'refund');
       END IF;
       RETURN first.id;
     END IF;
@@ -350,9 +324,7 @@ BEGIN
     SELECT n.* INTO first FROM meterflow.credit_notes AS n WHERE n.tenant_id = tenant AND n.idempotency_key = create_credit_note.idempotency_key;
     IF FOUND THEN
       IF first.body_hash <> body THEN
-        RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-          DETAIL = format('Credit note %s on invoice %s, issued %s, has this key.', first.number, first.invoice_id, first.issued_at),
-          HINT = 'Send a retry just as the first call was; give another credit note a key of its own.';
+        PERFORM meterflow.refuse_key(idempotency_key, format('Credit note %s on invoice %s, issued %s', first.number, first.invoice_id, first.issued_at), 'credit note');
       END IF;
       RETURN first.id;
     END IF;

@@ -47,9 +47,7 @@ BEGIN
     SELECT r.* INTO first FROM meterflow.invoice_requests AS r WHERE r.tenant_id = tenant AND r.idempotency_key = create_invoice.idempotency_key;
     IF FOUND THEN
       IF first.body_hash <> body THEN
-        RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-          DETAIL = format('Invoice %s, created %s, has this key.', first.invoice_id, first.created_at),
-          HINT = 'Send a retry just as the first call was; give another invoice a key of its own.';
+        PERFORM meterflow.refuse_key(idempotency_key, format('Invoice %s, created %s', first.invoice_id, first.created_at), 'invoice');
       END IF;
       RETURN first.invoice_id;
     END IF;

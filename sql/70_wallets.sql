@@ -78,9 +78,7 @@ BEGIN
      WHERE t.tenant_id = tenant AND t.idempotency_key = top_up.idempotency_key;
     IF FOUND THEN
       IF first.body_hash <> body THEN
-        RAISE EXCEPTION 'idempotency key "%" has been used for something else', idempotency_key USING ERRCODE = '23505',
-          DETAIL = format('Wallet transaction %s of %s has this key and another customer, amount, currency, wallet or description.', first.id, first.created_at),
-          HINT = 'Send a retry just as the first call was; give another payment a key of its own.';
+        PERFORM meterflow.refuse_key(idempotency_key, format('Wallet transaction %s of %s, with another customer, amount, currency, wallet or description,', first.id, first.created_at), 'payment');
       END IF;
       RETURN first.id;
     END IF;

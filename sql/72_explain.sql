@@ -49,13 +49,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  i meterflow.invoices;
+  i meterflow.invoices := meterflow.find_invoice(explain_invoice.invoice_id);
 BEGIN
-  SELECT v.* INTO i FROM meterflow.invoices AS v WHERE v.tenant_id = tenant AND v.id = explain_invoice.invoice_id;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'there is no invoice %', coalesce(invoice_id::text, 'null') USING ERRCODE = '23503',
-      DETAIL = format('Tenant "%s" has none with this id.', tenant), HINT = 'SELECT id, number, customer_id, status FROM meterflow.invoices lists them.';
-  END IF;
   RETURN jsonb_build_object(
     'invoice', i.id, 'number', i.number, 'kind', i.kind, 'status', i.status, 'customer', i.customer_id, 'currency', i.currency,
     'order', jsonb_build_array('lines', 'line coupons', 'invoice coupons', 'promotional credit', 'taxes', 'credits', 'amount due'),

@@ -109,7 +109,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := meterflow.current_tenant();
-  i meterflow.invoices;
+  i meterflow.invoices := meterflow.find_invoice(invoice_document.invoice_id);
   zone text;
   period jsonb;
   on_line boolean;
@@ -118,11 +118,6 @@ DECLARE
   due numeric;
   payments jsonb;
 BEGIN
-  SELECT v.* INTO i FROM meterflow.invoices AS v WHERE v.tenant_id = tenant AND v.id = invoice_document.invoice_id;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'there is no invoice %', coalesce(invoice_id::text, 'null') USING ERRCODE = '23503',
-      DETAIL = format('Tenant "%s" has none with this id.', tenant), HINT = 'SELECT id, number, customer_id, status FROM meterflow.invoices lists them.';
-  END IF;
   zone := coalesce(i.customer->>'timezone', 'UTC');
   -- The period that most lines are of; the others say theirs.
   SELECT meterflow.document_period(l.period_start, l.period_end, l.timezone) INTO period FROM meterflow.invoice_lines AS l

@@ -48,8 +48,6 @@ pub struct Line {
     pub meter_key: Option<String>,
     pub description: String,
     pub charge: Charge,
-    /// End of the whole period.
-    pub cycle_end: i64,
     pub applies: Ranges,
     pub model: Option<String>,
     /// What a unit of the model's amounts is worth in money; None when they are money.
@@ -93,7 +91,7 @@ impl Line {
     }
 }
 
-/// What live invoices have charged of a cell, summed over their lines; the details are the last line's.
+/// What live invoices have charged of a cell, summed over their lines; the details are the first line's.
 struct Billed {
     priced: Priced,
     first_invoice: i64,
@@ -150,13 +148,12 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
         .into_iter()
         .partition(|cell| asked(cell) || told(cell));
     let wanted: Vec<bool> = cells.iter().map(asked).collect();
-    let mut lines = Vec::new();
+    let mut told = Vec::new();
     for (cell, usage) in with_usage(tenant, account, cells)? {
-        let line = line(account, &cell, usage, purpose, &lines)?;
-        lines.push(line);
+        told.push(line(account, &cell, usage, purpose, &told)?);
     }
-    let mut wanted = wanted.into_iter();
-    lines.retain(|_| wanted.next().unwrap_or(true));
+    let mut lines: Vec<Line> =
+        told.into_iter().zip(wanted).filter_map(|(line, wanted)| wanted.then_some(line)).collect();
     for line in &mut lines {
         if let Some(billed) = line.cell.and_then(|cell| billed.remove(&cell)) {
             line.before = billed.priced;
@@ -234,7 +231,6 @@ fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKe
                     meter_key,
                     description: row.text(11)?,
                     charge,
-                    cycle_end: cycle.1,
                     applies: Ranges::of(row.time(15)?, row.time(16)?),
                     model: text(12)?,
                     credit_rate: text(18)?.map(|rate| stored_amount(&rate)).transpose()?,
@@ -318,7 +314,6 @@ fn line(account: &Account, cell: &Cell, usage: Usage, purpose: Purpose, earlier:
         meter_key: terms.meter_key.clone(),
         description: terms.name.clone().unwrap_or_else(|| price.key.clone()),
         charge: price.charge,
-        cycle_end: cell.period.period.end,
         applies: cell.applies.clone(),
         model: Some(terms.model_text.clone()),
         credit_rate: rate.copied(),

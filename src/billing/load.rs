@@ -231,7 +231,8 @@ fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, PlanTerms, Stri
     let found = spi::one(
         "SELECT p.currency, p.interval_unit, p.interval_count, p.aligned, \
                 CASE WHEN p.progressive <> '{}' THEN p.progressive::text[] END, \
-                CASE WHEN p.credit_unit IS NOT NULL THEN (SELECT u.rate::text FROM meterflow.credit_units u WHERE u.tenant_id = p.tenant_id AND u.key = p.credit_unit) END \
+                CASE WHEN p.credit_unit IS NOT NULL THEN (SELECT u.rate::text FROM meterflow.credit_units u WHERE u.tenant_id = p.tenant_id AND u.key = p.credit_unit) END, \
+                EXISTS (SELECT FROM meterflow.plan_phases f WHERE f.tenant_id = p.tenant_id AND f.plan_key = p.key AND f.plan_version = p.version) \
            FROM meterflow.plans p WHERE p.tenant_id = $1 AND p.key = $2 AND p.version = $3",
         &[tenant.into(), key.into(), version.into()],
         See::Statement,
@@ -255,11 +256,14 @@ fn plan(tenant: &str, key: &str, version: i32) -> Outcome<(Plan, PlanTerms, Stri
                         .map_err(|error| Fail::corrupt(format!("the credit unit of plan \"{key}\": {error}")))
                 })
                 .transpose()?;
-            Ok((plan, PlanTerms { credit_rate, progressive, prices: Vec::new() }, row.text(0)?))
+            Ok((plan, PlanTerms { credit_rate, progressive, prices: Vec::new() }, row.text(0)?, row.bool(6)?))
         },
     )?;
-    let (mut plan, terms, currency) =
+    let (mut plan, terms, currency, phased) =
         found.ok_or_else(|| Fail::corrupt(format!("plan \"{key}\", version {version}, does not exist")))?;
+    if !phased {
+        return Ok((plan, terms, currency));
+    }
     spi::run(
         "SELECT name, free, duration FROM meterflow.plan_phases \
           WHERE tenant_id = $1 AND plan_key = $2 AND plan_version = $3 ORDER BY ordinal",

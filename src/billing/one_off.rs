@@ -201,7 +201,6 @@ fn line(
         meter_key: None,
         description,
         charge: Charge::Once,
-        cycle_end: 0,
         applies: Ranges::default(),
         model,
         credit_rate: None,

@@ -13,6 +13,7 @@ use super::charges::Purpose;
 use super::invoice::{self, Bill, Computed, Known, Settings};
 use super::load::{Account, unreckonable};
 use super::reproduce::Replaced;
+use super::store;
 
 /// Makes the invoice of a payer for what is due by `bill_at`, and with `finalize` fixes it and moves the subscriptions
 /// on; returns its id, or null when there is nothing to charge. One that `replaces` a voided invoice has the same
@@ -49,10 +50,10 @@ fn make_invoice(
 
 fn make(bill: &Bill<'_>, finalize: bool, issued_at: i64, key: Option<&str>) -> Outcome<Option<i64>> {
     lock(bill)?;
-    let settings = spi::in_new_snapshot(|| Settings::read(bill.tenant))?;
-    let (accounts, computed, known) = spi::in_new_snapshot(|| {
+    let (settings, accounts, computed, known) = spi::in_new_snapshot(|| {
+        let settings = Settings::read(bill.tenant)?;
         let (accounts, computed) = invoice::compute(bill, &settings)?;
-        Ok((accounts, computed, Known::read()?))
+        Ok((settings, accounts, computed, Known::read()?))
     })?;
     if bill.purpose == Purpose::Progressive && bill.replaces.is_none() && !reaches_threshold(&accounts, &computed)? {
         return Ok(None);
@@ -67,11 +68,8 @@ fn make(bill: &Bill<'_>, finalize: bool, issued_at: i64, key: Option<&str>) -> O
         Some(computed.insert(bill, kind, &settings, Some(&known), bill.replaces.map(|replaced| replaced.id))?)
     };
     if finalize {
-        for account in accounts.iter().filter(|_| bill.replaces.is_none()) {
-            match bill.purpose {
-                Purpose::Due => advance(bill, account, &settings)?,
-                Purpose::Open | Purpose::Progressive => note_billed(bill, account)?,
-            }
+        if bill.purpose == Purpose::Due && bill.replaces.is_none() {
+            accounts.iter().try_for_each(|account| advance(bill, account, &settings))?;
         }
         if let Some(id) = id {
             fix(bill.tenant, id, &computed, &settings, issued_at, key)?;
@@ -120,10 +118,7 @@ fn remove_draft(bill: &Bill<'_>) -> Outcome<()> {
         },
     )?;
     for draft in drafts {
-        for table in ["invoice_lines", "invoice_discounts", "invoice_taxes", "invoice_credits"] {
-            let sql = format!("DELETE FROM meterflow.{table} WHERE tenant_id = $1 AND invoice_id = $2");
-            spi::run(&sql, &[bill.tenant.into(), draft.into()], See::Write, |_| Ok(()))?;
-        }
+        store::delete_parts(bill.tenant, draft)?;
         let sql = "DELETE FROM meterflow.invoices WHERE tenant_id = $1 AND id = $2";
         spi::run(sql, &[bill.tenant.into(), draft.into()], See::Write, |_| Ok(()))?;
     }
@@ -155,17 +150,6 @@ fn advance(bill: &Bill<'_>, account: &Account, settings: &Settings) -> Outcome<(
     spi::run(
         "UPDATE meterflow.subscriptions SET billed_to = greatest(billed_to, $3), next_bill_at = $4 WHERE tenant_id = $1 AND id = $2",
         &[bill.tenant.into(), timeline.id.into(), spi::time(bill.at), next.map_or_else(spi::no_time, spi::time)],
-        See::Write,
-        |_| Ok(()),
-    )?;
-    Ok(())
-}
-
-/// Notes that something of a subscription is billed, so that it is looked for.
-fn note_billed(bill: &Bill<'_>, account: &Account) -> Outcome<()> {
-    spi::run(
-        "UPDATE meterflow.subscriptions SET billed_to = starts_at WHERE tenant_id = $1 AND id = $2 AND billed_to IS NULL",
-        &[bill.tenant.into(), account.timeline.id.into()],
         See::Write,
         |_| Ok(()),
     )?;

@@ -131,7 +131,7 @@ impl Computed {
                 plan_key: line.plan_key.as_deref(),
                 meter_key: line.meter_key.as_deref(),
                 cycle_start: line.cell.map(|cell| datum::rfc3339(cell.cycle_start)),
-                cycle_end: time(line.cycle_end),
+                cycle_end: line.cell.map(|cell| datum::rfc3339(cell.cycle_end)),
                 period_start: span.and_then(|(start, _)| time(start)),
                 period_end: span.and_then(|(_, end)| time(end)),
                 applies: line.cell.map(|_| datum::multirange(line.applies.as_slice())),
@@ -201,10 +201,7 @@ impl Computed {
 
     /// Replaces the amounts and parts of a draft.
     pub fn rewrite(&self, tenant: &str, id: i64) -> Outcome<()> {
-        for table in ["invoice_lines", "invoice_discounts", "invoice_taxes", "invoice_credits"] {
-            let sql = format!("DELETE FROM meterflow.{table} WHERE tenant_id = $1 AND invoice_id = $2");
-            spi::run(&sql, &[tenant.into(), id.into()], See::Write, |_| Ok(()))?;
-        }
+        delete_parts(tenant, id)?;
         let invoice = &self.invoice;
         spi::run(
             "UPDATE meterflow.invoices SET subtotal = $3::numeric, discount = $4::numeric, promotional = $5::numeric, tax = $6::numeric, \
@@ -235,27 +232,26 @@ impl Computed {
     }
 
     fn insert_discounts(&self, tenant: &str, invoice_id: i64) -> Outcome<()> {
-        let rows: Vec<DiscountRow<'_>> = self
-            .invoice
-            .coupons
-            .iter()
-            .filter(|coupon| coupon.used != 0)
-            .filter_map(|coupon| {
-                let redemption = self.redemptions.iter().find(|redemption| redemption.id.to_string() == coupon.key)?;
-                Some((coupon, redemption))
+        let used = self.invoice.coupons.iter().filter(|coupon| coupon.used != 0).enumerate();
+        let rows = used
+            .map(|(place, coupon)| {
+                let redemption = self
+                    .redemptions
+                    .iter()
+                    .find(|redemption| redemption.id.to_string() == coupon.key)
+                    .ok_or_else(|| Fail::corrupt(format!("a discount of no redemption: {}", coupon.key)))?;
+                Ok(DiscountRow {
+                    tenant_id: tenant,
+                    invoice_id,
+                    ordinal: place + 1,
+                    redemption_id: redemption.id,
+                    code: &redemption.code,
+                    name: redemption.name.as_deref(),
+                    level: if redemption.level == Level::Line { "line" } else { "invoice" },
+                    amount: self.money(coupon.used),
+                })
             })
-            .enumerate()
-            .map(|(place, (coupon, redemption))| DiscountRow {
-                tenant_id: tenant,
-                invoice_id,
-                ordinal: place + 1,
-                redemption_id: redemption.id,
-                code: &redemption.code,
-                name: redemption.name.as_deref(),
-                level: if redemption.level == Level::Line { "line" } else { "invoice" },
-                amount: self.money(coupon.used),
-            })
-            .collect();
+            .collect::<Outcome<Vec<_>>>()?;
         if rows.is_empty() { Ok(()) } else { populate("invoice_discounts", &json(&rows)?) }
     }
 
@@ -282,26 +278,29 @@ impl Computed {
     }
 
     fn insert_credits(&self, tenant: &str, invoice_id: i64) -> Outcome<()> {
-        let rows: Vec<CreditRow<'_>> = self
-            .invoice
-            .paid_credits
-            .iter()
-            .filter(|credit| credit.used != 0)
-            .enumerate()
-            .filter_map(|(place, credit)| {
-                let (source, id) = credit.key.split_once(':')?;
-                Some(CreditRow {
-                    tenant_id: tenant,
-                    invoice_id,
-                    ordinal: place + 1,
-                    source,
-                    source_id: id.parse().ok()?,
-                    amount: self.money(credit.used),
-                })
+        let used = self.invoice.paid_credits.iter().filter(|credit| credit.used != 0).enumerate();
+        let rows = used
+            .map(|(place, credit)| {
+                let (source, source_id) = credit
+                    .key
+                    .split_once(':')
+                    .and_then(|(source, id)| Some((source, id.parse().ok()?)))
+                    .ok_or_else(|| Fail::corrupt(format!("a credit of no source: {}", credit.key)))?;
+                let amount = self.money(credit.used);
+                Ok(CreditRow { tenant_id: tenant, invoice_id, ordinal: place + 1, source, source_id, amount })
             })
-            .collect();
+            .collect::<Outcome<Vec<_>>>()?;
         if rows.is_empty() { Ok(()) } else { populate("invoice_credits", &json(&rows)?) }
     }
+}
+
+/// Removes all that belongs to a draft.
+pub fn delete_parts(tenant: &str, invoice_id: i64) -> Outcome<()> {
+    for table in ["invoice_lines", "invoice_discounts", "invoice_taxes", "invoice_credits"] {
+        let sql = format!("DELETE FROM meterflow.{table} WHERE tenant_id = $1 AND invoice_id = $2");
+        spi::run(&sql, &[tenant.into(), invoice_id.into()], See::Write, |_| Ok(()))?;
+    }
+    Ok(())
 }
 
 fn populate(table: &str, rows: &str) -> Outcome<()> {
