@@ -157,12 +157,14 @@ CREATE TABLE meterflow.invoice_credits (
   ordinal     integer NOT NULL,
   source      text NOT NULL CHECK (source IN ('account', 'wallet')),
   source_id   bigint NOT NULL,
+  promotional boolean NOT NULL DEFAULT false,
   amount      numeric NOT NULL CHECK (amount > 0),
   PRIMARY KEY (tenant_id, invoice_id, ordinal),
   FOREIGN KEY (tenant_id, invoice_id) REFERENCES meterflow.invoices (tenant_id, id)
 ) USING heap;
 CREATE INDEX invoice_credits_source_idx ON meterflow.invoice_credits (tenant_id, source, source_id);
-COMMENT ON TABLE meterflow.invoice_credits IS 'Paid credit that an invoice used: of account_credits, or of a wallet.';
+COMMENT ON TABLE meterflow.invoice_credits IS 'Credit that an invoice used: of account_credits, or of a wallet.';
+COMMENT ON COLUMN meterflow.invoice_credits.promotional IS 'It was given away, and comes before tax. Else it was paid for, and comes after.';
 COMMENT ON COLUMN meterflow.invoice_credits.source_id IS 'id in account_credits, or in wallets.';
 
 CREATE FUNCTION meterflow.find_invoice(invoice_id bigint) RETURNS meterflow.invoices

@@ -109,25 +109,21 @@ END;
 COMMENT ON FUNCTION meterflow.preview_plan(text, jsonb, jsonb, integer, timestamptz) IS
   'What a whole period of a plan costs for given usage by meter, {"tokens": 120000} or as price_usage() takes it, {"tokens": {"groups": [...]}}, and quantities by price, {"seat": 5}.';
 
-CREATE FUNCTION meterflow.open_credits(payer text, in_currency text)
-RETURNS TABLE (burn_order bigint, source text, id bigint, left_over numeric)
+CREATE FUNCTION meterflow.open_account_credits(payer text, in_currency text)
+RETURNS TABLE (id bigint, created_at timestamptz, left_over numeric)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT row_number() OVER (ORDER BY c.source, c.priority, c.created_at, c.id), c.source, c.id, c.left_over
-    FROM (SELECT 'account' AS source, a.id, 0 AS priority, a.created_at, a.amount - coalesce((
-                   SELECT sum(u.amount) FROM meterflow.invoice_credits AS u JOIN meterflow.invoices AS i ON i.tenant_id = u.tenant_id AND i.id = u.invoice_id
-                    WHERE u.tenant_id = a.tenant_id AND u.source = 'account' AND u.source_id = a.id AND i.status IN ('finalized', 'paid')), 0) AS left_over
-            FROM meterflow.account_credits AS a
-           WHERE a.tenant_id = meterflow.current_tenant() AND a.customer_id = payer AND a.currency = in_currency
-             AND NOT (a.source = 'invoice' AND EXISTS (SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = a.tenant_id AND i.id = a.source_id AND i.status = 'void'))
-          UNION ALL
-          SELECT 'wallet', w.id, w.priority, '-infinity', (SELECT coalesce(sum(t.amount), 0) FROM meterflow.wallet_transactions AS t WHERE t.tenant_id = w.tenant_id AND t.wallet_id = w.id)
-            FROM meterflow.wallets AS w
-           WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = payer AND w.currency = in_currency) AS c
+  SELECT c.* FROM (
+    SELECT a.id, a.created_at, a.amount - coalesce((
+             SELECT sum(u.amount) FROM meterflow.invoice_credits AS u JOIN meterflow.invoices AS i ON i.tenant_id = u.tenant_id AND i.id = u.invoice_id
+              WHERE u.tenant_id = a.tenant_id AND u.source = 'account' AND u.source_id = a.id AND i.status IN ('finalized', 'paid')), 0) AS left_over
+      FROM meterflow.account_credits AS a
+     WHERE a.tenant_id = meterflow.current_tenant() AND a.customer_id = payer AND a.currency = in_currency
+       AND NOT (a.source = 'invoice' AND EXISTS (SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = a.tenant_id AND i.id = a.source_id AND i.status = 'void'))) AS c
    WHERE c.left_over > 0
 $$;
-COMMENT ON FUNCTION meterflow.open_credits(text, text) IS 'Paid credit of a customer that an invoice can use: of its account, oldest first, then of its wallets in burn order.';
+COMMENT ON FUNCTION meterflow.open_account_credits(text, text) IS 'What is left of a customer''s account_credits: of credit notes, overpayments, and invoices below zero.';
 
 CREATE FUNCTION meterflow.make_invoice(payer text, currency text, bill_at timestamptz, progressive bigint, finalize boolean, issued_at timestamptz, idempotency_key text, replaces bigint) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'make_invoice_wrapper';
@@ -155,10 +151,6 @@ DECLARE
   numbering record;
 BEGIN
   SELECT i.* INTO STRICT invoice FROM meterflow.invoices AS i WHERE i.tenant_id = tenant AND i.id = invoice_id;
-  INSERT INTO meterflow.wallet_transactions (tenant_id, wallet_id, kind, amount, invoice_id, idempotency_key, body_hash)
-  SELECT tenant, c.source_id, 'invoice', -c.amount, issue_invoice.invoice_id, format('invoice:%s:%s', issue_invoice.invoice_id, c.source_id), ''
-    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = issue_invoice.invoice_id AND c.source = 'wallet'
-   ORDER BY c.ordinal;
   IF account_credit IS NOT NULL THEN
     INSERT INTO meterflow.account_credits (tenant_id, customer_id, currency, amount, source, source_id)
     VALUES (tenant, invoice.customer_id, invoice.currency, account_credit, 'invoice', invoice_id);
@@ -176,7 +168,7 @@ BEGIN
          idempotency_key = issue_invoice.idempotency_key
    WHERE i.tenant_id = tenant AND i.id = invoice_id;
 END $$;
-COMMENT ON FUNCTION meterflow.issue_invoice(text, bigint, timestamptz, interval, numeric, text) IS 'Internal: uses up the credits of a draft, gives it its number and makes it final.';
+COMMENT ON FUNCTION meterflow.issue_invoice(text, bigint, timestamptz, interval, numeric, text) IS 'Internal: gives a draft its number and makes it final.';
 
 CREATE FUNCTION meterflow.finalize_invoice(invoice_id bigint, idempotency_key text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
@@ -258,9 +250,7 @@ BEGIN
     RAISE EXCEPTION 'invoice % can not be voided', coalesce(voided.number, invoice_id::text) USING ERRCODE = '55000', DETAIL = obstacle,
       HINT = 'A credit note takes back what an invoice charged without voiding it.';
   END IF;
-  INSERT INTO meterflow.wallet_transactions (tenant_id, wallet_id, kind, amount, invoice_id, idempotency_key, body_hash)
-  SELECT tenant, c.source_id, 'void', c.amount, void_invoice.invoice_id, format('void:%s:%s', void_invoice.invoice_id, c.source_id), ''
-    FROM meterflow.invoice_credits AS c WHERE c.tenant_id = tenant AND c.invoice_id = void_invoice.invoice_id AND c.source = 'wallet';
+  PERFORM meterflow.give_back_invoice(void_invoice.invoice_id, voided.customer_id, voided.currency);
   UPDATE meterflow.invoices AS i SET status = 'void', voided_at = now(), void_reason = reason WHERE i.tenant_id = tenant AND i.id = void_invoice.invoice_id;
 END $$;
 COMMENT ON FUNCTION meterflow.void_invoice(bigint, text) IS

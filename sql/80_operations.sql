@@ -181,10 +181,12 @@ BEGIN ATOMIC
   SELECT b.problem, NULL, i.customer_id, NULL, NULL, i.bill_at, NULL, concat_ws(' ', 'invoice ' || coalesce(i.number, b.invoice_id::text) || ':', b.detail)
     FROM meterflow.verify_billing() AS b
     LEFT JOIN meterflow.invoices AS i ON i.tenant_id = meterflow.current_tenant() AND i.id = b.invoice_id
-   WHERE $1 IS NULL;
+   WHERE $1 IS NULL
+  UNION ALL
+  SELECT l.problem, NULL, l.customer_id, NULL, NULL, NULL, NULL, l.detail FROM meterflow.verify_ledger() AS l WHERE $1 IS NULL;
 END;
 COMMENT ON FUNCTION meterflow.verify(text, timestamptz, timestamptz) IS
-  'The audit. Usage is recomputed from raw events and compared with what is stored (verify_usage, for one meter and period if given); invoices, payments and credits with each other (verify_billing). No rows: all well.';
+  'The audit. Usage is recomputed from raw events and compared with what is stored (verify_usage, for one meter and period if given); invoices, payments and credits with each other (verify_billing); the ledger of prepaid credit with itself (verify_ledger). No rows: all well.';
 
 CREATE FUNCTION meterflow.event_partitions()
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, bytes bigint)

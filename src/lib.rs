@@ -17,10 +17,12 @@ mod aggregates; // the same states for analysts' own tables
 mod billing; // usage and subscriptions → charges, invoices
 mod documents; // an invoice → HTML and PDF, by a program of its own
 mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
+mod ledger; // prepaid credit: grants, entries, locks
 mod meters; // what is measured, and raw events read back
 mod rating; // usage → money
 mod rollup; // deltas → hour → day → month, by one folder at a time
 mod usage; // rollups ∪ deltas ∪ raw edges, in one snapshot; verify
+mod wallet; // the verbs that move credit, holds, the balance
 mod worker; // the launcher and one worker a database
 
 use pgrx::prelude::*;
@@ -44,10 +46,13 @@ extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invo
 extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["billing"]);
 extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
 extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_off"]);
-extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["wallets"]);
+extension_sql_file!("../sql/71_ledger.sql", name = "ledger", requires = ["wallets"]);
+extension_sql_file!("../sql/73_holds.sql", name = "holds", requires = ["ledger"]);
+extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["holds"]);
 extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["explain"]);
 extension_sql_file!("../sql/76_invoice_document.sql", name = "invoice_document", requires = ["documents"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["invoice_document"]);
+extension_sql_file!("../sql/78_wallet_history.sql", name = "wallet_history", requires = ["invoice_document"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["wallet_history"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {

@@ -14,13 +14,14 @@
 //!
 //! Proof: tests/isolation/specs/finalize_twice.spec, finalize_ingest.spec, plan_change_billing.spec; tests/client billing.
 
-use crate::core::invoice::{self, Coupon, Credit, Discount, Draft, Level, LineKind, Scope, Tax};
+use crate::core::invoice::{self, Coupon, Discount, Draft, Level, LineKind, Scope, Tax};
 use crate::core::pricing::{Amount, Money};
 use crate::core::subscription::Charge;
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::spi::{self, See};
 
 use super::charges::{self, Line, Purpose};
+use super::credit::Credit;
 use super::load::{self, Account, Whose};
 use super::reproduce::Replaced;
 
@@ -35,6 +36,8 @@ pub struct Bill<'a> {
     pub subscription: Option<i64>,
     /// The voided invoice that it takes the place of.
     pub replaces: Option<&'a Replaced>,
+    /// When it is issued: the credit that is there then can pay it.
+    pub issued_at: i64,
 }
 
 /// A computed invoice.
@@ -47,6 +50,8 @@ pub struct Computed {
     pub invoice: invoice::Invoice,
     pub taxes: Vec<TaxRate>,
     pub redemptions: Vec<Redemption>,
+    /// Wallet credit that it can use, with what it uses taken out.
+    pub credit: Credit,
     pub digits: u32,
     pub payer: Payer,
 }
@@ -125,12 +130,13 @@ pub fn compute(bill: &Bill<'_>, settings: &Settings) -> Outcome<(Vec<Account>, C
     let (before, due) =
         lines.iter().fold((0, 0), |(before, due), line| (before + line.before.minor, due + line.due.minor));
     lines.retain(Line::says_something);
-    let computed = complete(bill, lines)?;
+    let credit = Credit::of(bill, &lines)?;
+    let computed = complete(bill, lines, credit)?;
     Ok((accounts, Computed { before, due, ..computed }))
 }
 
 /// Puts lines together with what applies to them.
-pub fn complete(bill: &Bill<'_>, lines: Vec<Line>) -> Outcome<Computed> {
+pub fn complete(bill: &Bill<'_>, lines: Vec<Line>, mut credit: Credit) -> Outcome<Computed> {
     let digits = crate::core::currency::digits(bill.currency).map_err(|error| {
         Fail::parameter(format!("\"{}\" is not a currency that money can be in: {error}", bill.currency))
     })?;
@@ -183,20 +189,21 @@ pub fn complete(bill: &Bill<'_>, lines: Vec<Line>) -> Outcome<Computed> {
         digits,
         lines: draft_lines,
         coupons: coupons.into_iter().flatten().collect(),
-        promotional_credits: Vec::new(),
+        promotional_credits: credit.promotional(bill, &lines)?,
         taxes: taxes
             .iter()
             .map(|tax| Tax { key: tax.key.clone(), percent: tax.percent, inclusive: tax.inclusive })
             .collect(),
         exempt: payer.exempt,
-        paid_credits: if lines.is_empty() { Vec::new() } else { paid_credits(bill, digits)? },
+        paid_credits: credit.paid(bill, &lines)?,
     };
     let invoice = invoice::compute(&draft).map_err(|error| {
         Fail::new(SqlState::ERRCODE_DATA_EXCEPTION, "the invoice can not be computed")
             .detail(format!("{error}."))
             .hint("Look at the taxes named by prices and customers, and at the coupons of the customer.")
     })?;
-    Ok(Computed { lines, before: 0, due: 0, invoice, taxes, redemptions, digits, payer })
+    credit.use_up(&invoice)?;
+    Ok(Computed { lines, before: 0, due: 0, invoice, taxes, redemptions, credit, digits, payer })
 }
 
 pub fn kind(line: &Line) -> LineKind {
@@ -298,24 +305,7 @@ fn redemptions(bill: &Bill<'_>, digits: u32) -> Outcome<Vec<Redemption>> {
     Ok(found)
 }
 
-/// What the payer has to its credit: on its account, oldest first, then in its wallets in burn order. The key says where.
-fn paid_credits(bill: &Bill<'_>, digits: u32) -> Outcome<Vec<Credit>> {
-    let mut credits = Vec::new();
-    spi::run(
-        "SELECT source, id, left_over::text FROM meterflow.open_credits($1, $2) ORDER BY burn_order",
-        &[bill.payer.into(), bill.currency.into()],
-        See::Statement,
-        |row| {
-            let left = amount(&row.text(2)?)?.round(digits).map_err(|error| Fail::corrupt(error.to_string()))?;
-            let key = format!("{}:{}", row.text(0)?, row.int8(1)?);
-            credits.push(Credit { key, left: charges::minor(left)?, scope: Scope::default() });
-            Ok(())
-        },
-    )?;
-    Ok(credits)
-}
-
-fn amount(text: &str) -> Outcome<Amount> {
+pub(super) fn amount(text: &str) -> Outcome<Amount> {
     Amount::parse(text).map_err(|error| Fail::corrupt(format!("the stored amount {text}: {error}")))
 }
 

@@ -10,10 +10,12 @@
 //! say. All verbs run with their caller's rights.
 
 mod charges;
+mod credit;
 mod invoice;
 mod load;
 mod notes;
 mod one_off;
+mod open;
 mod quantities;
 mod reproduce;
 #[allow(clippy::too_many_arguments)] // make_invoice() is called from SQL alone
@@ -25,6 +27,8 @@ use pgrx::prelude::*;
 use crate::pg::datum::{timestamptz, unix_micros};
 use crate::pg::error::{Outcome, raise};
 use crate::pg::settings;
+
+pub use open::open;
 
 use charges::Purpose;
 use invoice::{Bill, Settings};
@@ -95,6 +99,7 @@ fn preview_invoice_rows(subscription_id: i64, payer: &str, currency: &str, at: T
             purpose: Purpose::Due,
             subscription: Some(subscription_id),
             replaces: None,
+            issued_at: at,
         };
         let (_, computed) = invoice::compute(&bill, &Settings::read(&tenant)?)?;
         computed.line_rows(&tenant, None)

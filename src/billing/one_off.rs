@@ -10,12 +10,14 @@ use crate::core::currency;
 use crate::core::pricing::{Amount, Terms, Usage};
 use crate::core::ranges::Ranges;
 use crate::core::subscription::Charge;
+use crate::ledger;
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::charges::{self, Line, Priced, Purpose};
+use super::credit::Credit;
 use super::invoice::{self, Bill, Computed, Settings};
 use super::run;
 
@@ -46,7 +48,7 @@ fn make_one_off(
             )?;
         }
         if finalize {
-            run::fix(&tenant, id, &computed, &settings, at, None)?;
+            run::fix(&bill, id, computed, &settings, None)?;
         }
         Ok(id)
     };
@@ -70,19 +72,22 @@ fn finalize_one_off(invoice_id: i64, idempotency_key: &str, issued_at: Timestamp
         let bill = bill(&tenant, &payer, &currency, at);
         let (settings, computed) = complete(&bill, lines)?;
         computed.rewrite(&tenant, invoice_id)?;
-        run::fix(&tenant, invoice_id, &computed, &settings, at, Some(idempotency_key))?;
+        run::fix(&bill, invoice_id, computed, &settings, Some(idempotency_key))?;
         Ok(Some(invoice_id))
     };
     raise(finalize())
 }
 
 fn bill<'a>(tenant: &'a str, payer: &'a str, currency: &'a str, at: i64) -> Bill<'a> {
-    Bill { tenant, payer, currency, at, purpose: Purpose::Due, subscription: None, replaces: None }
+    Bill { tenant, payer, currency, at, purpose: Purpose::Due, subscription: None, replaces: None, issued_at: at }
 }
 
 fn complete(bill: &Bill<'_>, lines: Vec<Line>) -> Outcome<(Settings, Computed)> {
-    let (settings, computed) =
-        spi::in_new_snapshot(|| Ok((Settings::read(bill.tenant)?, invoice::complete(bill, lines)?)))?;
+    ledger::bring_up_to(bill.tenant, bill.payer, bill.currency, bill.issued_at)?;
+    let (settings, computed) = spi::in_new_snapshot(|| {
+        let credit = Credit::of(bill, &lines)?;
+        Ok((Settings::read(bill.tenant)?, invoice::complete(bill, lines, credit)?))
+    })?;
     if computed.invoice.total < 0 {
         return Err(Fail::parameter("an invoice of given lines can not be negative")
             .detail(format!("Its total would be {} {}.", computed.money(computed.invoice.total), bill.currency))

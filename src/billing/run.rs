@@ -4,6 +4,7 @@
 use pgrx::prelude::*;
 
 use crate::core::subscription::NEVER;
+use crate::ledger;
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Fail, Outcome, raise};
 use crate::pg::settings;
@@ -42,14 +43,16 @@ fn make_invoice(
             purpose,
             subscription: progressive,
             replaces: replaces.as_ref(),
+            issued_at,
         };
-        make(&bill, finalize, issued_at, idempotency_key)
+        make(&bill, finalize, idempotency_key)
     };
     raise(make())
 }
 
-fn make(bill: &Bill<'_>, finalize: bool, issued_at: i64, key: Option<&str>) -> Outcome<Option<i64>> {
+fn make(bill: &Bill<'_>, finalize: bool, key: Option<&str>) -> Outcome<Option<i64>> {
     lock(bill)?;
+    ledger::bring_up_to(bill.tenant, bill.payer, bill.currency, bill.issued_at)?;
     let (settings, accounts, computed, known) = spi::in_new_snapshot(|| {
         let settings = Settings::read(bill.tenant)?;
         let (accounts, computed) = invoice::compute(bill, &settings)?;
@@ -72,7 +75,7 @@ fn make(bill: &Bill<'_>, finalize: bool, issued_at: i64, key: Option<&str>) -> O
             accounts.iter().try_for_each(|account| advance(bill, account, &settings))?;
         }
         if let Some(id) = id {
-            fix(bill.tenant, id, &computed, &settings, issued_at, key)?;
+            fix(bill, id, computed, &settings, key)?;
         }
     }
     Ok(id)
@@ -157,19 +160,13 @@ fn advance(bill: &Bill<'_>, account: &Account, settings: &Settings) -> Outcome<(
 }
 
 /// Makes an invoice final: credits are used up, a negative total is put to the payer's credit, and it gets its number.
-pub fn fix(
-    tenant: &str,
-    id: i64,
-    computed: &Computed,
-    settings: &Settings,
-    issued_at: i64,
-    key: Option<&str>,
-) -> Outcome<()> {
+pub fn fix(bill: &Bill<'_>, id: i64, computed: Computed, settings: &Settings, key: Option<&str>) -> Outcome<()> {
     let net_terms = computed.payer.net_terms.as_deref().unwrap_or(&settings.net_terms);
     let credit = (computed.invoice.account_credit > 0).then(|| computed.money(computed.invoice.account_credit));
+    computed.credit.pay(id)?;
     spi::run(
         "SELECT meterflow.issue_invoice($1, $2, $3, $4::interval, $5::numeric, $6)",
-        &[tenant.into(), id.into(), spi::time(issued_at), net_terms.into(), credit.into(), key.into()],
+        &[bill.tenant.into(), id.into(), spi::time(bill.issued_at), net_terms.into(), credit.into(), key.into()],
         See::Write,
         |_| Ok(()),
     )?;

@@ -92,6 +92,7 @@ struct CreditRow<'a> {
     ordinal: usize,
     source: &'a str,
     source_id: i64,
+    promotional: bool,
     amount: String,
 }
 
@@ -278,18 +279,21 @@ impl Computed {
     }
 
     fn insert_credits(&self, tenant: &str, invoice_id: i64) -> Outcome<()> {
-        let used = self.invoice.paid_credits.iter().filter(|credit| credit.used != 0).enumerate();
-        let rows = used
-            .map(|(place, credit)| {
-                let (source, source_id) = credit
-                    .key
-                    .split_once(':')
-                    .and_then(|(source, id)| Some((source, id.parse().ok()?)))
-                    .ok_or_else(|| Fail::corrupt(format!("a credit of no source: {}", credit.key)))?;
-                let amount = self.money(credit.used);
-                Ok(CreditRow { tenant_id: tenant, invoice_id, ordinal: place + 1, source, source_id, amount })
+        let rows: Vec<CreditRow<'_>> = self
+            .credit
+            .used(&self.invoice)?
+            .into_iter()
+            .enumerate()
+            .map(|(place, used)| CreditRow {
+                tenant_id: tenant,
+                invoice_id,
+                ordinal: place + 1,
+                source: used.source,
+                source_id: used.id,
+                promotional: used.promotional,
+                amount: self.money(used.minor),
             })
-            .collect::<Outcome<Vec<_>>>()?;
+            .collect();
         if rows.is_empty() { Ok(()) } else { populate("invoice_credits", &json(&rows)?) }
     }
 }

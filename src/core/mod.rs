@@ -9,6 +9,7 @@ pub mod event;
 pub mod filter;
 pub mod invoice;
 pub mod key;
+pub mod ledger;
 pub mod meter;
 pub mod pricing;
 pub mod properties;

@@ -30,6 +30,22 @@ impl Fail {
             .hint("Run SELECT * FROM meterflow.verify() and report this.")
     }
 
+    pub fn state(&self) -> SqlState {
+        self.state
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Message and detail as one text, for errors that are told in a row.
+    pub fn explained(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     pub fn detail(mut self, detail: impl Into<String>) -> Fail {
         self.detail = Some(detail.into());
         self

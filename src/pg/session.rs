@@ -79,6 +79,12 @@ pub fn now() -> i64 {
     super::datum::unix_micros(unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
+/// When the statement began, in Unix microseconds.
+pub fn statement_time() -> i64 {
+    // SAFETY: reads a variable of the backend.
+    super::datum::unix_micros(unsafe { pg_sys::GetCurrentStatementStartTimestamp() })
+}
+
 /// Next value of a sequence.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: nextval_oid takes one oid and returns an int8 by value; it raises an ERROR when it can't.

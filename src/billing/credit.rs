@@ -1,0 +1,167 @@
+//! Credit that pays for an invoice: what the payer has on its account, and its wallets in burn order; what each was given
+//! for decides whether it comes before tax or after (`core::invoice`).
+
+use std::collections::BTreeMap;
+
+use crate::core::invoice::{self, CreditUse, Scope};
+use crate::core::ledger::{Purse, Taken};
+use crate::ledger::{self, Act, Journal};
+use crate::pg::error::{Fail, Outcome};
+use crate::pg::session;
+use crate::pg::spi::{self, See};
+
+use super::charges::{self, Line};
+use super::invoice::{Bill, amount};
+
+/// The payer's credit in the currency of the invoice.
+pub struct Credit {
+    account: ledger::Account,
+    taken: Vec<Taken>,
+}
+
+/// What an invoice used of one source, as `invoice_credits` says it.
+pub struct Used {
+    pub source: &'static str,
+    pub id: i64,
+    pub promotional: bool,
+    pub minor: i128,
+}
+
+/// The names of credits within a draft.
+const ACCOUNT: &str = "account";
+const LOT: &str = "lot";
+
+impl Credit {
+    /// Of the payer of a bill, in the statement's snapshot. What holds have set aside is not there for it.
+    pub fn of(bill: &Bill<'_>, lines: &[Line]) -> Outcome<Credit> {
+        let since = lines.iter().map(|line| time_of(line, bill.issued_at)).fold(bill.issued_at, i64::min);
+        let mut account = ledger::load(bill.tenant, bill.payer, bill.currency, bill.issued_at, since)?;
+        account.purse.settle().map_err(ledger::too_large)?;
+        account.set_aside()?;
+        Ok(Credit { account, taken: Vec::new() })
+    }
+
+    /// All of an account, of which holds have set nothing aside.
+    pub fn with_held(account: ledger::Account) -> Credit {
+        Credit { account, taken: Vec::new() }
+    }
+
+    pub fn promotional(&self, bill: &Bill<'_>, lines: &[Line]) -> Outcome<Vec<invoice::Credit>> {
+        self.lots(bill, lines, true)
+    }
+
+    /// What is on the payer's account comes first, oldest first.
+    pub fn paid(&self, bill: &Bill<'_>, lines: &[Line]) -> Outcome<Vec<invoice::Credit>> {
+        let mut credits = Vec::new();
+        if lines.is_empty() {
+            return Ok(credits);
+        }
+        spi::run(
+            "SELECT id, left_over::text FROM meterflow.open_account_credits($1, $2) ORDER BY created_at, id",
+            &[bill.payer.into(), bill.currency.into()],
+            See::Statement,
+            |row| {
+                let left = amount(&row.text(1)?)?
+                    .round(self.account.purse.digits)
+                    .map_err(|error| Fail::corrupt(error.to_string()))?;
+                let key = format!("{ACCOUNT}:{}", row.int8(0)?);
+                credits.push(invoice::Credit { key, left: charges::minor(left)?, scope: Scope::default() });
+                Ok(())
+            },
+        )?;
+        credits.extend(self.lots(bill, lines, false)?);
+        Ok(credits)
+    }
+
+    fn lots(&self, bill: &Bill<'_>, lines: &[Line], promotional: bool) -> Outcome<Vec<invoice::Credit>> {
+        let purse = &self.account.purse;
+        let mut credits = Vec::new();
+        for (place, lot) in purse.lots.iter().enumerate().filter(|(_, lot)| lot.promotional == promotional) {
+            let paid: Vec<String> = lines
+                .iter()
+                .enumerate()
+                .filter(|(_, line)| lot.pays(time_of(line, bill.issued_at), bill.issued_at))
+                .map(|(line, _)| line.to_string())
+                .collect();
+            let left = purse.worth(lot).map_err(ledger::too_large)?;
+            if paid.is_empty() || left <= 0 {
+                continue;
+            }
+            let mut scope = purse.wallets[lot.wallet].scope.clone();
+            if paid.len() < lines.len() {
+                scope.lines = paid;
+            }
+            credits.push(invoice::Credit { key: format!("{LOT}:{place}"), left, scope });
+        }
+        Ok(credits)
+    }
+
+    /// Takes out of the purse what the invoice uses of it.
+    pub fn use_up(&mut self, invoice: &invoice::Invoice) -> Outcome<()> {
+        for used in invoice.promotional_credits.iter().chain(&invoice.paid_credits).filter(|used| used.used > 0) {
+            if let (LOT, place) = name(used)? {
+                let place = usize::try_from(place).unwrap_or(usize::MAX);
+                self.taken.push(self.account.purse.take(place, used.used).map_err(ledger::too_large)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the invoice used, of each wallet in one sum before tax and one after.
+    pub fn used(&self, invoice: &invoice::Invoice) -> Outcome<Vec<Used>> {
+        let mut used = Vec::new();
+        for credit in invoice.paid_credits.iter().filter(|credit| credit.used > 0) {
+            if let (ACCOUNT, id) = name(credit)? {
+                used.push(Used { source: ACCOUNT, id, promotional: false, minor: credit.used });
+            }
+        }
+        let purse: &Purse = &self.account.purse;
+        let mut wallets: BTreeMap<(bool, usize), i128> = BTreeMap::new();
+        for taken in &self.taken {
+            let lot = &purse.lots[taken.lot];
+            *wallets.entry((!lot.promotional, lot.wallet)).or_default() += taken.minor;
+        }
+        used.extend(wallets.into_iter().map(|((paid, wallet), minor)| Used {
+            source: "wallet",
+            id: purse.wallets[wallet].id,
+            promotional: !paid,
+            minor,
+        }));
+        Ok(used)
+    }
+
+    /// Writes into the ledger that the invoice has used it. The account is locked.
+    pub fn pay(mut self, invoice_id: i64) -> Outcome<()> {
+        if self.taken.is_empty() {
+            return Ok(());
+        }
+        let minor = self.taken.iter().map(|taken| taken.minor).sum::<i128>();
+        spi::in_new_snapshot(|| {
+            let mut journal = Journal::new(&self.account.tenant, session::now());
+            let act = Act { kind: "invoice", minor: -minor, invoice: Some(invoice_id), ..Act::default() };
+            let transaction = journal.act(&self.account, &act)?;
+            for taken in &self.taken {
+                let now = journal.now;
+                journal.take(&mut self.account, transaction, taken, "invoices", now)?;
+            }
+            journal.write(&[&self.account])
+        })
+    }
+
+    pub fn into_account(self) -> ledger::Account {
+        self.account
+    }
+}
+
+/// The time of the debt that a line is: of a period that has ended, its last moment.
+pub fn time_of(line: &Line, now: i64) -> i64 {
+    line.cell.map_or(now, |cell| now.min(cell.cycle_end - 1))
+}
+
+fn name(credit: &CreditUse) -> Outcome<(&str, i64)> {
+    credit
+        .key
+        .split_once(':')
+        .and_then(|(source, id)| Some((source, id.parse().ok()?)))
+        .ok_or_else(|| Fail::corrupt(format!("a credit of no source: {}", credit.key)))
+}

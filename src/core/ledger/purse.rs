@@ -1,0 +1,276 @@
+//! A customer's credit in one currency at one time, and what debts take of it.
+
+use std::cmp::Ordering;
+
+use crate::core::decimal::QuantityError;
+use crate::core::invoice::Scope;
+use crate::core::pricing::{Amount, Rounding};
+
+/// Decimals to which credit units are burned for an amount of money that they do not divide.
+const UNIT_DIGITS: u32 = 12;
+
+/// Where a lot's credit is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The wallet's grants of this priority and kind that began at once and never expire, oldest first.
+    Lasting,
+    /// One grant.
+    Grant(i64),
+    /// A part of an occurrence of a recurring grant that no verb has written down yet.
+    Coming { rule: i64, occurrence: i64, part: i16 },
+}
+
+/// Credit that burns as one.
+#[derive(Clone, Debug)]
+pub struct Lot {
+    pub source: Source,
+    /// Its place in [`Purse::wallets`].
+    pub wallet: usize,
+    pub priority: i32,
+    pub promotional: bool,
+    /// Unix microseconds; `i64::MIN` and `i64::MAX`: always, never.
+    pub effective_at: i64,
+    pub expires_at: i64,
+    pub created_at: i64,
+    /// In the wallet's unit.
+    pub remaining: Amount,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    pub key: String,
+    /// What one is worth in the currency; more than 0.
+    pub rate: Amount,
+}
+
+/// How far below zero a wallet may go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// So far, in the currency. Prepaid wallets: zero.
+    Of(Amount),
+    Unlimited,
+}
+
+#[derive(Clone, Debug)]
+pub struct Wallet {
+    pub id: i64,
+    pub name: String,
+    pub priority: i32,
+    /// None: it holds money.
+    pub unit: Option<Unit>,
+    /// What it pays for.
+    pub scope: Scope,
+    pub limit: Limit,
+    /// What it owes, in its unit: 0 or more.
+    pub overdraft: Amount,
+}
+
+#[derive(Clone, Debug)]
+pub struct Purse {
+    /// Decimals of the currency.
+    pub digits: u32,
+    /// In order of priority, then id.
+    pub wallets: Vec<Wallet>,
+    /// In burn order, once [`Purse::sort`] has been called.
+    pub lots: Vec<Lot>,
+    /// The time at which it is looked at.
+    pub as_of: i64,
+}
+
+/// What was taken of a lot.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Taken {
+    /// Its place in [`Purse::lots`].
+    pub lot: usize,
+    /// In the wallet's unit.
+    pub amount: Amount,
+    /// What that is worth, in minor units of the currency.
+    pub minor: i128,
+}
+
+impl Lot {
+    pub fn is_live(&self, at: i64) -> bool {
+        self.effective_at <= at && at < self.expires_at
+    }
+
+    /// Whether it can pay a debt that has this time, looked at as of another.
+    pub fn pays(&self, debt: i64, as_of: i64) -> bool {
+        let begun_by = if self.promotional { debt } else { as_of };
+        self.expires_at > debt && self.effective_at <= begun_by
+    }
+}
+
+impl Purse {
+    /// Brings lots into burn order.
+    pub fn sort(&mut self) {
+        let wallets = std::mem::take(&mut self.wallets);
+        let key = |lot: &Lot| {
+            let wallet = &wallets[lot.wallet];
+            let kind = u8::from(!lot.promotional);
+            (
+                wallet.priority,
+                lot.priority,
+                lot.expires_at,
+                kind,
+                lot.effective_at,
+                lot.created_at,
+                wallet.id,
+                lot.source,
+            )
+        };
+        self.lots.sort_by(|a, b| key(a).cmp(&key(b)));
+        self.wallets = wallets;
+    }
+
+    /// Lets grants that have begun pay what their wallets owe, in the order in which they began; returns what they paid.
+    ///
+    /// Whoever writes does this first. So where a wallet owes and a grant of it has credit left, the grant began after the
+    /// last write, and the wallet owed then what it owes now: it pays at its start, even if it has expired since.
+    pub fn settle(&mut self) -> Result<Vec<Taken>, QuantityError> {
+        let mut paid = Vec::new();
+        if self.wallets.iter().all(|wallet| wallet.overdraft.is_zero()) {
+            return Ok(paid);
+        }
+        let mut order: Vec<usize> =
+            (0..self.lots.len()).filter(|lot| self.lots[*lot].effective_at <= self.as_of).collect();
+        order.sort_by_key(|lot| (self.lots[*lot].effective_at, *lot));
+        for place in order {
+            let lot = &self.lots[place];
+            let wallet = &mut self.wallets[lot.wallet];
+            let amount = least(lot.remaining, wallet.overdraft);
+            if amount.is_positive() {
+                wallet.overdraft = wallet.overdraft.checked_sub(&amount)?;
+                paid.push(self.take_amount(place, amount)?);
+            }
+        }
+        Ok(paid)
+    }
+
+    /// What a lot is worth in minor units of the currency, a fraction of one left out.
+    pub fn worth(&self, lot: &Lot) -> Result<i128, QuantityError> {
+        self.minor(lot.wallet, &lot.remaining, Rounding::Down)
+    }
+
+    /// Minor units of the currency for an amount of a wallet's unit.
+    pub fn minor(&self, wallet: usize, amount: &Amount, rounding: Rounding) -> Result<i128, QuantityError> {
+        let money = match &self.wallets[wallet].unit {
+            Some(unit) => amount.checked_mul(&unit.rate)?,
+            None => *amount,
+        };
+        minor_of(&money, self.digits, rounding)
+    }
+
+    /// Takes so many minor units of a lot, at most what it is worth; of credit units as many as that is, rounded up.
+    pub fn take(&mut self, place: usize, minor: i128) -> Result<Taken, QuantityError> {
+        let lot = &self.lots[place];
+        let money = Amount::new(minor.into(), self.digits);
+        let amount = match &self.wallets[lot.wallet].unit {
+            None => money,
+            Some(unit) => least(lot.remaining, money.div_round(&unit.rate, UNIT_DIGITS, Rounding::Up)?),
+        };
+        let lot = &mut self.lots[place];
+        lot.remaining = lot.remaining.checked_sub(&amount)?;
+        Ok(Taken { lot: place, amount, minor })
+    }
+
+    /// Takes an amount in the wallet's unit of a lot, at most what is left of it.
+    pub fn take_amount(&mut self, place: usize, amount: Amount) -> Result<Taken, QuantityError> {
+        let minor = self.minor(self.lots[place].wallet, &amount, Rounding::HalfUp)?;
+        let lot = &mut self.lots[place];
+        lot.remaining = lot.remaining.checked_sub(&amount)?;
+        Ok(Taken { lot: place, amount, minor })
+    }
+
+    /// Takes minor units for a debt that has this time, in burn order of the lots that can pay; returns what is missing.
+    pub fn burn(
+        &mut self,
+        minor: i128,
+        debt: i64,
+        covers: impl Fn(&Wallet) -> bool,
+        taken: &mut Vec<Taken>,
+    ) -> Result<i128, QuantityError> {
+        let places = 0..self.lots.len();
+        self.burn_places(places, minor, debt, covers, taken)
+    }
+
+    /// As [`Purse::burn`], from the other end: for what is only set aside, so that what burns now has the first lots.
+    pub fn reserve(&mut self, minor: i128, debt: i64, covers: impl Fn(&Wallet) -> bool) -> Result<i128, QuantityError> {
+        let places = (0..self.lots.len()).rev();
+        self.burn_places(places, minor, debt, covers, &mut Vec::new())
+    }
+
+    fn burn_places(
+        &mut self,
+        places: impl Iterator<Item = usize>,
+        mut minor: i128,
+        debt: i64,
+        covers: impl Fn(&Wallet) -> bool,
+        taken: &mut Vec<Taken>,
+    ) -> Result<i128, QuantityError> {
+        for place in places {
+            if minor <= 0 {
+                break;
+            }
+            let lot = &self.lots[place];
+            if !lot.pays(debt, self.as_of) || !covers(&self.wallets[lot.wallet]) {
+                continue;
+            }
+            let part = self.worth(lot)?.min(minor);
+            if part > 0 {
+                taken.push(self.take(place, part)?);
+                minor -= part;
+            }
+        }
+        Ok(minor.max(0))
+    }
+
+    /// Takes an amount in the unit of wallets that all have the same, in burn order of their lots; returns what is missing.
+    pub fn burn_amount(
+        &mut self,
+        mut amount: Amount,
+        debt: i64,
+        covers: impl Fn(&Wallet) -> bool,
+        taken: &mut Vec<Taken>,
+    ) -> Result<Amount, QuantityError> {
+        for place in 0..self.lots.len() {
+            let lot = &self.lots[place];
+            if amount.is_positive() && lot.pays(debt, self.as_of) && covers(&self.wallets[lot.wallet]) {
+                let part = least(lot.remaining, amount);
+                if part.is_positive() {
+                    taken.push(self.take_amount(place, part)?);
+                    amount = amount.checked_sub(&part)?;
+                }
+            }
+        }
+        Ok(amount)
+    }
+
+    /// What live lots of the wallets that `covers` says are worth together, in minor units.
+    pub fn left(&self, covers: impl Fn(&Wallet) -> bool) -> Result<i128, QuantityError> {
+        let mut sum = 0_i128;
+        for lot in self.lots.iter().filter(|lot| lot.is_live(self.as_of) && covers(&self.wallets[lot.wallet])) {
+            sum = sum.checked_add(self.worth(lot)?).ok_or(QuantityError::TooLarge)?;
+        }
+        Ok(sum)
+    }
+
+    /// What live lots of a wallet hold less what it owes, in its unit.
+    pub fn balance(&self, wallet: usize) -> Result<Amount, QuantityError> {
+        let live = self.lots.iter().filter(|lot| lot.wallet == wallet && lot.is_live(self.as_of));
+        let mut balance = -self.wallets[wallet].overdraft;
+        for lot in live {
+            balance = balance.checked_add(&lot.remaining)?;
+        }
+        Ok(balance)
+    }
+}
+
+/// Money as minor units.
+pub fn minor_of(money: &Amount, digits: u32, rounding: Rounding) -> Result<i128, QuantityError> {
+    let minor = money.round_to(digits, rounding).round(digits)?.minor();
+    i128::try_from(minor).map_err(|_| QuantityError::TooLarge)
+}
+
+fn least(a: Amount, b: Amount) -> Amount {
+    if a.cmp(&b) == Ordering::Greater { b } else { a }
+}

@@ -1,0 +1,396 @@
+//! A customer's credit in one currency, locked and read.
+
+use pgrx::datum::DatumWithOid;
+
+use crate::core::calendar::{Cycle, Interval};
+use crate::core::currency;
+use crate::core::invoice::{LineKind, Scope};
+use crate::core::ledger::{Limit, Lot, Part, Purse, Recurring, Source, Taken, Totals, Unit, Wallet, parts};
+use crate::core::pricing::Amount;
+use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::spi::{self, Row, See};
+
+use super::{stored, too_large};
+
+/// More periods than this at once are a mistake: three centuries of days.
+const MAX_OCCURRENCES: usize = 110_000;
+
+#[derive(Clone)]
+pub struct Account {
+    pub tenant: String,
+    pub customer: String,
+    pub currency: String,
+    pub totals: Totals,
+    pub purse: Purse,
+    /// What holds that are active at the time have set aside, by what they are for.
+    pub held: Vec<Reserve>,
+    /// The customer is or pays for a subscriber, or has an invoice to pay.
+    pub owes: bool,
+}
+
+/// Money set aside for a meter, or for anything.
+#[derive(Clone)]
+pub struct Reserve {
+    pub meter: Option<String>,
+    /// In minor units.
+    pub minor: i128,
+    /// The debt's time: what expires later can pay it.
+    pub at: i64,
+}
+
+/// A rule and the occurrences of it that have begun and are not in the ledger.
+pub struct Due {
+    pub rule: i64,
+    pub occurrence: i64,
+    pub lots: Vec<(Part, Lot)>,
+}
+
+/// Locks the credit of a customer in a currency, making it when there is none yet.
+pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
+    if open_or_lock(tenant, customer, currency)? {
+        return Ok(());
+    }
+    let known = spi::one(
+        "SELECT true FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
+        &[tenant.into(), customer.into()],
+        See::Latest,
+        |row| row.bool(0),
+    )?;
+    if known.is_none() {
+        return Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
+            .detail(format!("Tenant \"{tenant}\" has none with this id."))
+            .hint("INSERT INTO meterflow.customers (id) first."));
+    }
+    spi::run(
+        "INSERT INTO meterflow.wallet_totals (tenant_id, customer_id, currency) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        &[tenant.into(), customer.into(), currency.into()],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    if open_or_lock(tenant, customer, currency)? {
+        return Ok(());
+    }
+    // Under REPEATABLE READ: another transaction has made it since our snapshot.
+    Err(Fail::new(SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE, "could not lock the credit of a customer")
+        .detail(format!("Another transaction has begun to use the wallets of \"{customer}\" meanwhile."))
+        .hint("Retry the transaction."))
+}
+
+/// Locks the credit of a customer if there is any.
+pub fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
+    let locked = spi::run(
+        "SELECT FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 FOR NO KEY UPDATE",
+        &[tenant.into(), customer.into(), currency.into()],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    Ok(locked > 0)
+}
+
+const WALLETS: &str = "SELECT w.id, w.priority, w.kind, w.credit_limit, w.credit_unit, u.rate, w.meters, w.prices, w.plans, w.charges, \
+        EXISTS (SELECT FROM meterflow.recurring_grants r WHERE r.tenant_id = w.tenant_id AND r.wallet_id = w.id), \
+        g.id, g.priority, g.kind, g.remaining, g.effective_at, g.expires_at, g.created_at, w.name \
+   FROM meterflow.wallets w \
+   LEFT JOIN meterflow.credit_units u ON u.tenant_id = w.tenant_id AND u.key = w.credit_unit \
+   LEFT JOIN meterflow.credit_grants g ON g.tenant_id = w.tenant_id AND g.wallet_id = w.id AND NOT g.lasting AND NOT g.spent AND g.expires_at > $4 \
+  WHERE w.tenant_id = $1 AND w.customer_id = $2 AND w.currency = $3 ORDER BY w.priority, w.id";
+
+const TOTALS: &str = "SELECT (SELECT t.totals FROM meterflow.wallet_totals t WHERE t.tenant_id = $1 AND t.customer_id = $2 AND t.currency = $3), \
+        EXISTS (SELECT FROM meterflow.customers c JOIN meterflow.subscriptions s ON s.tenant_id = c.tenant_id AND s.customer_id = c.id \
+                 WHERE c.tenant_id = $1 AND (c.id = $2 OR c.payer_id = $2)) \
+        OR EXISTS (SELECT FROM meterflow.invoices i WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.status = 'finalized')";
+
+/// Reads a customer's credit in the statement's snapshot, as it is at a time: grants that begin or come again by then, and
+/// none that expired by `since`, which is the time of the oldest debt to be paid.
+pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64) -> Outcome<Account> {
+    let digits = currency::digits(currency)
+        .map_err(|error| Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}")))?;
+    let who = || -> [DatumWithOid<'_>; 3] { [tenant.into(), customer.into(), currency.into()] };
+    let (totals, owes) = spi::one(TOTALS, &who(), See::Statement, |row| {
+        let totals = if row.is_null(0) {
+            Totals::default()
+        } else {
+            serde_json::from_str(&row.text(0)?)
+                .map_err(|error| Fail::corrupt(format!("the totals of customer \"{customer}\": {error}")))?
+        };
+        Ok((totals, row.bool(1)?))
+    })?
+    .unwrap_or_default();
+
+    // Dead lots pay for holds that were made while they lived.
+    let since = totals.held.iter().map(|held| held.since).fold(since, i64::min);
+    let mut purse = Purse { digits, wallets: Vec::new(), lots: Vec::new(), as_of };
+    let mut recurring = Vec::new();
+    let [a, b, c] = who();
+    spi::run(WALLETS, &[a, b, c, spi::time(since)], See::Statement, |row| {
+        let id = row.int8(0)?;
+        if purse.wallets.last().is_none_or(|last| last.id != id) {
+            purse.wallets.push(wallet(row, id, &totals)?);
+            if row.bool(10)? {
+                recurring.push(id);
+            }
+        }
+        if !row.is_null(11) {
+            purse.lots.push(Lot {
+                source: Source::Grant(row.int8(11)?),
+                wallet: purse.wallets.len() - 1,
+                priority: row.int4(12)?,
+                promotional: row.bytes(13)?.text() == "promotional",
+                remaining: stored(row, 14)?,
+                effective_at: row.time(15)?,
+                expires_at: row.time(16)?,
+                created_at: row.time(17)?,
+            });
+        }
+        Ok(())
+    })?;
+    for sum in &totals.lasting {
+        let wallet = purse.wallets.iter().position(|wallet| wallet.id == sum.wallet);
+        let wallet = wallet.ok_or_else(|| Fail::corrupt(format!("wallet {} is gone", sum.wallet)))?;
+        purse.lots.push(Lot {
+            source: Source::Lasting,
+            wallet,
+            priority: sum.priority,
+            promotional: sum.promotional,
+            remaining: sum.amount,
+            effective_at: i64::MIN,
+            expires_at: i64::MAX,
+            created_at: i64::MIN,
+        });
+    }
+    let mut account = Account {
+        tenant: tenant.to_string(),
+        customer: customer.to_string(),
+        currency: currency.to_string(),
+        totals,
+        purse,
+        held: Vec::new(),
+        owes,
+    };
+    for wallet in recurring {
+        for due in account.due(wallet, since)? {
+            account.purse.lots.extend(due.lots.into_iter().map(|(_, lot)| lot));
+        }
+    }
+    account.purse.sort();
+    account.held = account.active_holds()?;
+    Ok(account)
+}
+
+fn wallet(row: &Row<'_>, id: i64, totals: &Totals) -> Outcome<Wallet> {
+    let unit = if row.is_null(4) { None } else { Some(Unit { key: row.text(4)?, rate: stored(row, 5)? }) };
+    let limit = match (row.bytes(2)?.text() == "postpaid", row.is_null(3)) {
+        (false, _) => Limit::Of(Amount::ZERO),
+        (true, true) => Limit::Unlimited,
+        (true, false) => Limit::Of(stored(row, 3)?),
+    };
+    let list = |column: usize| row.get::<Vec<String>>(column).unwrap_or_default();
+    let kinds = list(9).into_iter().filter_map(|kind| match kind.as_str() {
+        "usage" => Some(LineKind::Usage),
+        "fee" => Some(LineKind::Fee),
+        "one_off" => Some(LineKind::OneOff),
+        "adjustment" => Some(LineKind::Adjustment),
+        _ => None,
+    });
+    let scope = Scope { meters: list(6), prices: list(7), plans: list(8), kinds: kinds.collect(), lines: Vec::new() };
+    let overdraft = totals.overdrafts.iter().find(|sum| sum.wallet == id).map(|sum| sum.amount);
+    Ok(Wallet {
+        id,
+        name: row.text(18)?,
+        priority: row.int4(1)?,
+        unit,
+        scope,
+        limit,
+        overdraft: overdraft.unwrap_or_default(),
+    })
+}
+
+impl Account {
+    /// The occurrences of a wallet's recurring grants that are not in the ledger and have begun by the time of the purse,
+    /// without those whose credit had all expired by `since`.
+    pub fn due(&self, wallet: i64, since: i64) -> Outcome<Vec<Due>> {
+        let place = self.purse.wallets.iter().position(|known| known.id == wallet).unwrap_or_default();
+        let mut due = Vec::new();
+        spi::run(
+            "SELECT id, amount, kind, priority, interval_unit, interval_count, timezone, starts_at, ends_at, rollover_min, rollover_max, given \
+               FROM meterflow.recurring_grants WHERE tenant_id = $1 AND wallet_id = $2 AND starts_at <= $3 ORDER BY id",
+            &[self.tenant.as_str().into(), wallet.into(), spi::time(self.purse.as_of)],
+            See::Statement,
+            |row| {
+                let rule = row.int8(0)?;
+                let terms = Recurring {
+                    amount: stored(row, 1)?,
+                    rollover_min: stored(row, 9)?,
+                    rollover_max: if row.is_null(10) { None } else { Some(stored(row, 10)?) },
+                };
+                let (promotional, priority) = (row.bytes(2)?.text() == "promotional", row.int4(3)?);
+                let broken = |why: String| Fail::corrupt(format!("the periods of recurring grant {rule}: {why}"));
+                let interval =
+                    Interval::parse(&row.text(4)?, row.int4(5)?).map_err(|error| broken(error.to_string()))?;
+                let cycle = Cycle::at(interval, row.time(7)?, false, &row.text(6)?)
+                    .map_err(|error| broken(error.to_string()))?;
+                let (ends_at, given) = (row.time(8)?, row.int8(11)?);
+                let period = |number: i64| cycle.period(number).map_err(|error| broken(error.to_string()));
+                let parts = parts(&terms).map_err(too_large)?;
+                let mut number = given;
+                loop {
+                    let occurrence = period(number)?;
+                    if occurrence.start > self.purse.as_of || occurrence.start >= ends_at {
+                        break;
+                    }
+                    if due.len() >= MAX_OCCURRENCES {
+                        return Err(broken(format!("more than {MAX_OCCURRENCES} have begun")));
+                    }
+                    let mut lots = Vec::new();
+                    for (index, part) in parts.iter().enumerate() {
+                        let expires_at = match part.outlives {
+                            None => i64::MAX,
+                            Some(later) => period(occurrence.number.saturating_add(later))?.end,
+                        };
+                        lots.push((
+                            part.clone(),
+                            Lot {
+                                source: Source::Coming { rule, occurrence: number, part: index as i16 },
+                                wallet: place,
+                                priority: priority.saturating_add(part.priority),
+                                promotional,
+                                effective_at: occurrence.start,
+                                expires_at,
+                                created_at: occurrence.start,
+                                remaining: part.amount,
+                            },
+                        ));
+                    }
+                    if lots.iter().any(|(_, lot)| lot.expires_at > since) {
+                        due.push(Due { rule, occurrence: number, lots });
+                    }
+                    // A zone may have passed over a number.
+                    number = number.max(occurrence.number).saturating_add(1);
+                }
+                Ok(())
+            },
+        )?;
+        Ok(due)
+    }
+
+    /// What active holds have set aside. Sums, but for those that credit which has expired since can pay: these are looked
+    /// at one by one.
+    fn active_holds(&self) -> Outcome<Vec<Reserve>> {
+        if self.totals.held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let as_of = self.purse.as_of;
+        let who = [self.tenant.as_str(), self.customer.as_str(), self.currency.as_str()];
+        let args = || who.into_iter().map(DatumWithOid::from).chain([spi::time(as_of)]).collect::<Vec<_>>();
+        let mut sums = self.totals.held.clone();
+        spi::run(
+            "SELECT meter_key, sum(amount) FROM meterflow.holds \
+              WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'open' AND expires_at <= $4 GROUP BY 1",
+            &args(),
+            See::Statement,
+            |row| {
+                let meter = if row.is_null(0) { None } else { Some(row.text(0)?) };
+                let expired = stored(row, 1)?;
+                if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
+                    sum.amount = sum.amount.checked_sub(&expired).map_err(too_large)?;
+                }
+                Ok(())
+            },
+        )?;
+        let mut held = Vec::new();
+        let dead = self.purse.lots.iter().filter(|lot| lot.expires_at <= as_of).map(|lot| lot.expires_at).max();
+        if let Some(died) = dead.filter(|died| sums.iter().any(|sum| sum.since < *died)) {
+            let mut args = args();
+            args.push(spi::time(died));
+            spi::run(
+                "SELECT meter_key, amount, created_at FROM meterflow.holds WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 \
+                    AND status = 'open' AND expires_at > $4 AND created_at < $5 ORDER BY created_at, id",
+                &args,
+                See::Statement,
+                |row| {
+                    let meter = if row.is_null(0) { None } else { Some(row.text(0)?) };
+                    let amount = stored(row, 1)?;
+                    if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
+                        sum.amount = sum.amount.checked_sub(&amount).map_err(too_large)?;
+                    }
+                    held.push(Reserve { meter, minor: self.money(&amount)?, at: row.time(2)? });
+                    Ok(())
+                },
+            )?;
+        }
+        for sum in sums {
+            held.push(Reserve { minor: self.money(&sum.amount)?, meter: sum.meter, at: as_of });
+        }
+        held.retain(|reserve| reserve.minor != 0);
+        Ok(held)
+    }
+
+    /// Takes out of the purse what active holds have set aside, from the end that burns last. What can be set aside in few
+    /// wallets goes first, and limited wallets before those that can pay for anything.
+    pub fn set_aside(&mut self) -> Outcome<()> {
+        let mut held = std::mem::take(&mut self.held);
+        held.sort_by_key(|reserve| reserve.meter.is_some());
+        for reserve in &held {
+            let meter = reserve.meter.as_deref();
+            let limited = |wallet: &Wallet| covers(wallet, meter) && !covers(wallet, None);
+            let missing = self.purse.reserve(reserve.minor, reserve.at, limited).map_err(too_large)?;
+            self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter)).map_err(too_large)?;
+        }
+        self.held = held;
+        Ok(())
+    }
+
+    /// Takes a hold out of what active holds have set aside.
+    pub fn let_go(&mut self, amount: &Amount, meter: Option<&str>, made_at: i64) -> Outcome<()> {
+        let mut minor = self.money(amount)?;
+        // One by one those that dead lots can pay, else in a sum.
+        let own = |reserve: &&mut Reserve| {
+            reserve.meter.as_deref() == meter && reserve.at == made_at && reserve.minor == minor
+        };
+        if let Some(reserve) = self.held.iter_mut().find(own) {
+            reserve.minor = 0;
+            return Ok(());
+        }
+        for reserve in self.held.iter_mut().filter(|reserve| reserve.meter.as_deref() == meter && reserve.minor > 0) {
+            let part = minor.min(reserve.minor);
+            reserve.minor -= part;
+            minor -= part;
+        }
+        Ok(())
+    }
+
+    pub fn has_coming(&self) -> bool {
+        self.purse.lots.iter().any(|lot| matches!(lot.source, Source::Coming { .. }))
+    }
+
+    /// When the grant that something was taken of was made.
+    pub fn created(&self, taken: &Taken) -> i64 {
+        self.purse.lots[taken.lot].created_at
+    }
+
+    /// Minor units of an amount that is whole in them.
+    pub fn money(&self, amount: &Amount) -> Outcome<i128> {
+        crate::core::ledger::minor_of(amount, self.purse.digits, crate::core::pricing::Rounding::HalfUp)
+            .map_err(too_large)
+    }
+
+    /// An amount in the currency, with all its decimals.
+    pub fn shown(&self, minor: i128) -> String {
+        crate::core::pricing::Money::new(minor.into(), self.purse.digits).to_string()
+    }
+}
+
+/// Whether a wallet pays for usage of a meter; `None`: for anything, which a limited wallet does not.
+pub fn covers(wallet: &Wallet, meter: Option<&str>) -> bool {
+    let scope = &wallet.scope;
+    let usage = scope.kinds.is_empty() || scope.kinds.contains(&LineKind::Usage);
+    match meter {
+        None => scope.meters.is_empty() && scope.prices.is_empty() && scope.plans.is_empty() && scope.kinds.is_empty(),
+        Some(meter) => {
+            usage
+                && (scope.meters.is_empty() || scope.meters.iter().any(|known| known == meter))
+                && scope.prices.is_empty()
+                && scope.plans.is_empty()
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Work on a customer's credit under its lock, with all written down that time has brought.
+
+use crate::pg::error::Outcome;
+use crate::pg::session;
+use crate::pg::spi;
+
+use super::account::{Account, Due, load, lock, open_or_lock};
+use super::journal::{Act, Journal, Life};
+use super::too_large;
+
+/// Locks a customer's credit and works on it in one snapshot, as it is now. `since`: the time of the oldest debt to be
+/// paid; none: now. The work gets the account and the clock.
+pub fn locked<T>(
+    tenant: &str,
+    customer: &str,
+    currency: &str,
+    since: Option<i64>,
+    work: impl FnOnce(Account, i64) -> Outcome<T>,
+) -> Outcome<T> {
+    lock(tenant, customer, currency)?;
+    let now = session::now();
+    let since = since.unwrap_or(now);
+    let mut work = Some(work);
+    loop {
+        let done = spi::in_new_snapshot(|| {
+            let mut account = load(tenant, customer, currency, now, since)?;
+            if catch_up(&mut account, now)? {
+                return Ok(None);
+            }
+            work.take().map(|work| work(account, now)).transpose()
+        })?;
+        if let Some(done) = done {
+            return Ok(done);
+        }
+    }
+}
+
+/// Locks a customer's credit, if it has any, and writes down what time has brought until `as_of`. What is read after it
+/// in a new snapshot stays so until the transaction ends.
+pub fn bring_up_to(tenant: &str, customer: &str, currency: &str, as_of: i64) -> Outcome<()> {
+    if open_or_lock(tenant, customer, currency)? {
+        let now = session::now();
+        while spi::in_new_snapshot(|| catch_up(&mut load(tenant, customer, currency, as_of, as_of)?, now))? {}
+    }
+    Ok(())
+}
+
+/// Writes occurrences of recurring grants that have begun, or else overdrafts that grants have paid by beginning; whether
+/// there were any.
+fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
+    let mut due: Vec<Due> = Vec::new();
+    if account.has_coming() {
+        for wallet in account.purse.wallets.iter().map(|wallet| wallet.id).collect::<Vec<_>>() {
+            due.extend(account.due(wallet, i64::MIN)?);
+        }
+    }
+    let mut journal = Journal::new(&account.tenant, now);
+    if !due.is_empty() {
+        due.sort_by_key(|due| due.lots.first().map(|(_, lot)| lot.effective_at));
+        for occurrence in &due {
+            give(account, &mut journal, occurrence)?;
+        }
+        journal.write(&[account])?;
+        return written_down(account, &due).map(|()| true);
+    }
+    let paid = account.purse.settle().map_err(too_large)?;
+    if paid.is_empty() {
+        return Ok(false);
+    }
+    let transaction = journal.act(account, &Act { kind: "settlement", ..Act::default() })?;
+    for taken in &paid {
+        let (wallet, began) = (account.purse.lots[taken.lot].wallet, account.purse.lots[taken.lot].effective_at);
+        // The purse has both taken and paid already.
+        account.purse.wallets[wallet].overdraft =
+            account.purse.wallets[wallet].overdraft.checked_add(&taken.amount).map_err(too_large)?;
+        journal.take(account, transaction, taken, "overdraft", began.max(account.created(taken)))?;
+        journal.owe(account, transaction, wallet, -taken.amount, "overdraft", began.max(account.created(taken)))?;
+    }
+    journal.write(&[account])?;
+    Ok(true)
+}
+
+/// One occurrence of a recurring grant, as a transaction of its own.
+fn give(account: &mut Account, journal: &mut Journal, due: &Due) -> Outcome<()> {
+    let Some((_, first)) = due.lots.first() else { return Ok(()) };
+    let (wallet, other_side) = (first.wallet, if first.promotional { "promotions" } else { "payments" });
+    let transaction = journal.act(account, &Act { kind: "recurring", ..Act::default() })?;
+    let mut minor = 0;
+    for (part, (_, lot)) in due.lots.iter().enumerate() {
+        minor += account.purse.worth(lot).map_err(too_large)?;
+        let life = Life {
+            promotional: lot.promotional,
+            priority: lot.priority,
+            effective_at: lot.effective_at,
+            expires_at: lot.expires_at,
+        };
+        let origin = Some((due.rule, due.occurrence, part as i16));
+        journal.grant(account, transaction, wallet, life, lot.remaining, other_side, origin)?;
+    }
+    journal.is_worth(account, transaction, minor);
+    Ok(())
+}
+
+fn written_down(account: &Account, due: &[Due]) -> Outcome<()> {
+    for occurrence in due {
+        spi::run(
+            "UPDATE meterflow.recurring_grants SET given = greatest(given, $3) WHERE tenant_id = $1 AND id = $2",
+            &[account.tenant.as_str().into(), occurrence.rule.into(), (occurrence.occurrence + 1).into()],
+            spi::See::Write,
+            |_| Ok(()),
+        )?;
+    }
+    Ok(())
+}

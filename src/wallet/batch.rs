@@ -1,0 +1,190 @@
+//! Many debits at once: one lock, one read and a few writes for all of them, however many there are of a customer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use pgrx::datum::DatumWithOid;
+
+use crate::core::currency;
+use crate::core::pricing::Amount;
+use crate::ledger::{self, Account, Act, Journal};
+use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::session;
+use crate::pg::spi::{self, See};
+
+use super::args::{body, used_otherwise};
+use super::verbs::{Of, require, spend};
+
+/// The transaction of a debit, or why there is none: code and message.
+pub type Debited = Result<i64, (&'static str, String)>;
+
+struct Asked<'a> {
+    customer: &'a str,
+    amount: Amount,
+    key: &'a str,
+    body: String,
+}
+
+/// Debits money, item by item in the order given.
+pub fn debits(
+    tenant: &str,
+    customers: &[Option<String>],
+    amounts: &[Option<pgrx::AnyNumeric>],
+    currency: &str,
+    keys: &[Option<String>],
+) -> Outcome<Vec<Debited>> {
+    let digits = currency::digits(currency).map_err(|error| {
+        Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}"))
+            .hint("debit_rows() takes money; debit() also takes credit units.")
+    })?;
+    let asked: Vec<Result<Asked<'_>, (&'static str, String)>> = customers
+        .iter()
+        .zip(amounts)
+        .zip(keys)
+        .map(|((customer, amount), key)| read(customer.as_deref(), amount.as_ref(), key.as_deref(), currency, digits))
+        .collect();
+
+    let mut names: Vec<&str> = asked.iter().flatten().map(|asked| asked.customer).collect();
+    names.sort_unstable();
+    names.dedup();
+    let missing = lock_all(tenant, &names, currency)?;
+    let now = session::now();
+    let mut accounts = spi::in_new_snapshot(|| load_all(tenant, &names, currency, now))?;
+    for (name, account) in &mut accounts {
+        if account.has_coming() || account.purse.wallets.iter().any(|wallet| wallet.overdraft.is_positive()) {
+            ledger::bring_up_to(tenant, name, currency, now)?;
+            *account = spi::in_new_snapshot(|| ledger::load(tenant, name, currency, now, now))?;
+        }
+    }
+    spi::in_new_snapshot(|| {
+        let mut known = known_keys(tenant, asked.iter().flatten())?;
+        for account in accounts.values_mut().filter(|account| !account.owes) {
+            account.set_aside()?;
+        }
+        let mut journal = Journal::new(tenant, now);
+        let mut outcomes = Vec::with_capacity(asked.len());
+        for asked in asked {
+            let asked = match asked {
+                Ok(asked) => asked,
+                Err(refused) => {
+                    outcomes.push(Err(refused));
+                    continue;
+                }
+            };
+            match known.get(asked.key) {
+                Some((id, body)) if *body == asked.body => {
+                    outcomes.push(Ok(*id));
+                    continue;
+                }
+                Some(_) => {
+                    outcomes.push(Err(("conflict", used_otherwise(asked.key).message().to_string())));
+                    continue;
+                }
+                None => {}
+            }
+            let Some(account) = accounts.get_mut(asked.customer).filter(|_| !missing.contains(&asked.customer)) else {
+                outcomes.push(Err(("unknown_customer", format!("there is no customer \"{}\"", asked.customer))));
+                continue;
+            };
+            let outcome = debit(account, &mut journal, &asked)?;
+            if let Ok(id) = outcome {
+                known.insert(asked.key.to_string(), (id, asked.body));
+            }
+            outcomes.push(outcome);
+        }
+        journal.write(&accounts.values().collect::<Vec<_>>())?;
+        Ok(outcomes)
+    })
+}
+
+fn debit(account: &mut Account, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
+    let minor = account.money(&asked.amount)?;
+    let of = Of { wallet: None, meter: None };
+    if let Err(fail) = require(account, minor, of) {
+        return if fail.state() == SqlState::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED {
+            Ok(Err(("insufficient_credit", fail.explained())))
+        } else {
+            Err(fail)
+        };
+    }
+    let sum = super::args::Sum {
+        currency: account.currency.clone(),
+        unit: None,
+        digits: account.purse.digits,
+        amount: asked.amount,
+    };
+    let act = Act { kind: "debit", minor: -minor, key: Some((asked.key, &asked.body)), ..Act::default() };
+    let transaction = journal.act(account, &act)?;
+    spend(account, journal, transaction, &sum, minor, of, false)?;
+    Ok(Ok(transaction))
+}
+
+fn read<'a>(
+    customer: Option<&'a str>,
+    amount: Option<&pgrx::AnyNumeric>,
+    key: Option<&'a str>,
+    currency: &str,
+    digits: u32,
+) -> Result<Asked<'a>, (&'static str, String)> {
+    let (Some(customer), Some(amount), Some(key)) = (customer, amount, key.filter(|key| !key.is_empty())) else {
+        return Err(("missing", "a debit needs a customer, an amount and an idempotency key".to_string()));
+    };
+    let text = amount.to_string();
+    let amount = Amount::parse(&text).ok().filter(|amount| amount.is_positive() && amount.shortest().scale() <= digits);
+    let Some(amount) = amount else {
+        return Err(("invalid_amount", format!("{text} is not an amount of {currency} above zero")));
+    };
+    // As debit() writes it, so that either is a retry of the other.
+    let none: Option<&str> = None;
+    let body = body(&[&"debit", &customer, &amount, &currency, &none, &none, &none, &0_i64]);
+    Ok(Asked { customer, amount, key, body })
+}
+
+/// Locks customers in order; returns those that are not there.
+fn lock_all<'a>(tenant: &str, names: &[&'a str], currency: &str) -> Outcome<Vec<&'a str>> {
+    let list: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
+    let mut locked = Vec::with_capacity(names.len());
+    spi::run(
+        "SELECT customer_id FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = ANY ($2) AND currency = $3 ORDER BY customer_id FOR NO KEY UPDATE",
+        &[tenant.into(), list.into(), currency.into()],
+        See::Write,
+        |row| {
+            locked.push(row.text(0)?);
+            Ok(())
+        },
+    )?;
+    let mut missing = Vec::new();
+    if locked.len() < names.len() {
+        for name in names.iter().filter(|name| locked.binary_search_by(|known| known.as_str().cmp(name)).is_err()) {
+            // Nothing of theirs can be debited, and nobody has to be kept from it.
+            missing.push(*name);
+        }
+    }
+    Ok(missing)
+}
+
+fn load_all<'a>(tenant: &str, names: &[&'a str], currency: &str, now: i64) -> Outcome<BTreeMap<&'a str, Account>> {
+    names.iter().map(|name| Ok((*name, ledger::load(tenant, name, currency, now, now)?))).collect()
+}
+
+/// Transactions that have these keys, with the body where it is ours.
+fn known_keys<'a>(tenant: &str, asked: impl Iterator<Item = &'a Asked<'a>>) -> Outcome<HashMap<String, (i64, String)>> {
+    let (mut keys, mut bodies) = (Vec::new(), Vec::new());
+    for asked in asked {
+        keys.push(asked.key.to_string());
+        bodies.push(asked.body.clone());
+    }
+    let mut known = HashMap::new();
+    let args: [DatumWithOid<'_>; 3] = [tenant.into(), keys.into(), bodies.into()];
+    spi::run(
+        "SELECT t.id, t.idempotency_key, CASE WHEN t.body_hash = sha256(convert_to(a.body, 'UTF8')) THEN a.body ELSE '' END \
+           FROM unnest($2::text[], $3::text[]) AS a (key, body) \
+           JOIN meterflow.wallet_transactions t ON t.tenant_id = $1 AND t.idempotency_key = a.key",
+        &args,
+        See::Statement,
+        |row| {
+            known.insert(row.text(1)?, (row.int8(0)?, row.text(2)?));
+            Ok(())
+        },
+    )?;
+    Ok(known)
+}

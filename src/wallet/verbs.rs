@@ -1,0 +1,488 @@
+//! Credit that comes, goes and moves: top_up, grant_credit, debit, debit_rows, transfer.
+
+use pgrx::prelude::*;
+
+use crate::core::ledger::{Limit, Wallet};
+use crate::core::pricing::{Amount, Rounding};
+use crate::ledger::{self, Account, Act, Journal, Life, covers, locked, too_large};
+use crate::pg::datum::unix_micros;
+use crate::pg::error::{Fail, Outcome, SqlState, raise};
+use crate::pg::numeric::NumericIn;
+use crate::pg::settings;
+use crate::pg::spi::{self, See};
+
+use super::args::{Sum, body, key, known, need};
+use super::position::{Position, insufficient};
+
+/// Puts credit into a wallet as a new grant; returns the transaction and the grant.
+#[pg_extern(sql = "")]
+#[allow(clippy::too_many_arguments)]
+fn add_credit(
+    verb: &str,
+    customer_id: Option<&str>,
+    amount: Option<NumericIn<'_>>,
+    currency: Option<&str>,
+    idempotency_key: Option<&str>,
+    description: Option<&str>,
+    wallet: Option<&str>,
+    promotional: bool,
+    priority: Option<i32>,
+    effective_at: Option<TimestampWithTimeZone>,
+    expires_at: Option<TimestampWithTimeZone>,
+) -> i64 {
+    let tenant = settings::tenant();
+    let add = || -> Outcome<i64> {
+        let customer = need(verb, "customer_id", customer_id)?;
+        let sum = Sum::read(&tenant, verb, amount, currency)?;
+        let wallet = need(verb, "wallet", wallet)?;
+        let priority = need(verb, "priority", priority)?;
+        let idempotency_key = key(verb, idempotency_key)?;
+        let at = |time: Option<TimestampWithTimeZone>| time.map(|time| unix_micros(time.into_inner()));
+        let (effective_at, expires_at) = (at(effective_at), need(verb, "expires_at", at(expires_at))?);
+        if effective_at == Some(i64::MAX) || effective_at == Some(i64::MIN) || expires_at == i64::MIN {
+            return Err(Fail::parameter("credit must begin at a time, and end after it or never")
+                .detail("A time is infinite.")
+                .hint("Leave effective_at out for now, and expires_at for never."));
+        }
+        let body = body(&[
+            &verb,
+            &customer,
+            &sum.amount,
+            &need(verb, "currency", currency)?,
+            &wallet,
+            &description,
+            &i64::from(priority),
+            &effective_at,
+            &expires_at,
+        ]);
+        locked(&tenant, customer, &sum.currency, None, |mut account, now| {
+            if let Some(id) = known(&tenant, idempotency_key, &body)? {
+                return Ok(id);
+            }
+            let life = Life {
+                promotional,
+                priority,
+                // Not later than any time that a statement after this one asks for.
+                effective_at: effective_at.unwrap_or_else(crate::pg::session::statement_time),
+                expires_at,
+            };
+            if life.expires_at <= life.effective_at {
+                return Err(Fail::parameter("credit must expire after it begins")
+                    .detail("expires_at is not after effective_at.")
+                    .hint("It counts from effective_at on, and until before expires_at."));
+            }
+            let place = open_wallet(&mut account, &sum, wallet)?;
+            let mut journal = Journal::new(&tenant, now);
+            let minor = account.purse.minor(place, &sum.amount, Rounding::HalfUp).map_err(too_large)?;
+            let (kind, from) = if verb == "top_up" { ("top_up", "payments") } else { ("grant", "promotions") };
+            let act = Act { kind, minor, description, key: Some((idempotency_key, &body)), ..Act::default() };
+            let transaction = journal.act(&account, &act)?;
+            journal.grant(&mut account, transaction, place, life, sum.amount, from, None)?;
+            journal.write(&[&account])?;
+            Ok(transaction)
+        })
+    };
+    raise(add())
+}
+
+/// The wallet of this name, made when there is none. It must hold what the sum is in.
+fn open_wallet(account: &mut Account, sum: &Sum, name: &str) -> Outcome<usize> {
+    if let Some(place) = account.purse.wallets.iter().position(|wallet| wallet.name == name) {
+        let holds = account.purse.wallets[place].unit.as_ref().map(|unit| unit.key.as_str());
+        if holds != sum.unit.as_deref() {
+            return Err(Fail::parameter(format!(
+                "wallet \"{name}\" holds {}, not {}",
+                holds.unwrap_or(&account.currency),
+                sum.unit.as_deref().unwrap_or(&sum.currency)
+            ))
+            .detail(format!("The amount is {}.", sum.text()))
+            .hint("Name another wallet; a new name makes one."));
+        }
+        return Ok(place);
+    }
+    spi::run(
+        "INSERT INTO meterflow.wallets (tenant_id, customer_id, currency, credit_unit, name) VALUES ($1, $2, $3, $4, $5)",
+        &[
+            account.tenant.as_str().into(),
+            account.customer.as_str().into(),
+            account.currency.as_str().into(),
+            sum.unit.as_deref().into(),
+            name.into(),
+        ],
+        See::Write,
+        |_| Ok(()),
+    )?;
+    let fresh = spi::in_new_snapshot(|| {
+        let now = account.purse.as_of;
+        ledger::load(&account.tenant, &account.customer, &account.currency, now, now)
+    })?;
+    *account = fresh;
+    account
+        .purse
+        .wallets
+        .iter()
+        .position(|wallet| wallet.name == name)
+        .ok_or_else(|| Fail::corrupt(format!("wallet \"{name}\" was not made")))
+}
+
+/// Which wallets a debit may take of.
+#[derive(Clone, Copy)]
+pub struct Of<'a> {
+    pub wallet: Option<&'a str>,
+    pub meter: Option<&'a str>,
+}
+
+impl Of<'_> {
+    fn covers(&self, wallet: &Wallet) -> bool {
+        match self.wallet {
+            Some(name) => wallet.name == name,
+            None => covers(wallet, self.meter),
+        }
+    }
+}
+
+#[pg_extern(sql = "")]
+#[allow(clippy::too_many_arguments)]
+fn debit(
+    customer_id: Option<&str>,
+    amount: Option<NumericIn<'_>>,
+    currency: Option<&str>,
+    idempotency_key: Option<&str>,
+    description: Option<&str>,
+    wallet: Option<&str>,
+    meter_key: Option<&str>,
+    allow_overdraft: Option<bool>,
+) -> i64 {
+    let tenant = settings::tenant();
+    let debit = || -> Outcome<i64> {
+        let customer = need("debit", "customer_id", customer_id)?;
+        let sum = Sum::read(&tenant, "debit", amount, currency)?;
+        let idempotency_key = key("debit", idempotency_key)?;
+        let overdraw = allow_overdraft.unwrap_or(false);
+        let body = body(&[
+            &"debit",
+            &customer,
+            &sum.amount,
+            &need("debit", "currency", currency)?,
+            &description,
+            &wallet,
+            &meter_key,
+            &i64::from(overdraw),
+        ]);
+        locked(&tenant, customer, &sum.currency, None, |mut account, now| {
+            if let Some(id) = known(&tenant, idempotency_key, &body)? {
+                return Ok(id);
+            }
+            let of = Of { wallet, meter: meter_key };
+            let mut journal = Journal::new(&tenant, now);
+            let minor = worth(&account, &sum)?;
+            if !overdraw {
+                require(&account, minor, of)?;
+            }
+            account.set_aside()?;
+            let act = Act {
+                kind: "debit",
+                minor: -minor,
+                description,
+                key: Some((idempotency_key, &body)),
+                ..Act::default()
+            };
+            let transaction = journal.act(&account, &act)?;
+            spend(&mut account, &mut journal, transaction, &sum, minor, of, overdraw)?;
+            journal.write(&[&account])?;
+            Ok(transaction)
+        })
+    };
+    raise(debit())
+}
+
+/// What a sum is worth in minor units; of a unit rounded up.
+pub fn worth(account: &Account, sum: &Sum) -> Outcome<i128> {
+    match &sum.unit {
+        None => sum.minor(),
+        Some(key) => {
+            let wallet = account
+                .purse
+                .wallets
+                .iter()
+                .position(|wallet| wallet.unit.as_ref().is_some_and(|unit| unit.key == *key));
+            match wallet {
+                Some(wallet) => account.purse.minor(wallet, &sum.amount, Rounding::Up).map_err(too_large),
+                None => Err(insufficient(account, 0, 0).detail(format!(
+                    "Customer \"{}\" has no wallet that holds {key}; {} is asked for.",
+                    account.customer,
+                    sum.text()
+                ))),
+            }
+        }
+    }
+}
+
+/// An error unless so much is available. Without debts, what there is says it.
+pub fn require(account: &Account, minor: i128, of: Of<'_>) -> Outcome<()> {
+    if account.owes || !account.held.is_empty() {
+        return Position::of(account.clone())?.require(minor, |wallet| of.covers(wallet));
+    }
+    let position = Position { account: account.clone(), shares: Vec::new(), worth: Vec::new() };
+    position.require(minor, |wallet| of.covers(wallet))
+}
+
+/// Burns a sum, then lets wallets owe the rest as far as their limits go; `overdraw`: as far as it takes.
+pub fn spend(
+    account: &mut Account,
+    journal: &mut Journal,
+    transaction: i64,
+    sum: &Sum,
+    minor: i128,
+    of: Of<'_>,
+    overdraw: bool,
+) -> Outcome<()> {
+    let (now, mut taken) = (journal.now, Vec::new());
+    let missing = match &sum.unit {
+        None => account.purse.burn(minor, now, |wallet| of.covers(wallet), &mut taken).map_err(too_large)?,
+        Some(key) => {
+            let in_unit =
+                |wallet: &Wallet| of.covers(wallet) && wallet.unit.as_ref().is_some_and(|unit| unit.key == *key);
+            let missing = account.purse.burn_amount(sum.amount, now, in_unit, &mut taken).map_err(too_large)?;
+            match account.purse.wallets.iter().position(in_unit) {
+                Some(wallet) => account.purse.minor(wallet, &missing, Rounding::Up).map_err(too_large)?,
+                None => minor,
+            }
+        }
+    };
+    for taken in &taken {
+        journal.take(account, transaction, taken, "revenue", now)?;
+    }
+    owe(account, journal, transaction, missing, of, overdraw, "revenue")
+}
+
+/// Lets wallets owe.
+fn owe(
+    account: &mut Account,
+    journal: &mut Journal,
+    transaction: i64,
+    mut missing: i128,
+    of: Of<'_>,
+    overdraw: bool,
+    to: &str,
+) -> Outcome<()> {
+    let asked = missing;
+    for place in 0..account.purse.wallets.len() {
+        let wallet = &account.purse.wallets[place];
+        if missing <= 0 || !of.covers(wallet) {
+            continue;
+        }
+        let owed = account.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+        let part = match wallet.limit {
+            _ if overdraw => missing,
+            Limit::Unlimited => missing,
+            Limit::Of(limit) => (account.money(&limit)? - owed).clamp(0, missing),
+        };
+        if part > 0 {
+            let money = Amount::new(part.into(), account.purse.digits);
+            let amount = match &wallet.unit {
+                None => money,
+                Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
+            };
+            journal.owe(account, transaction, place, amount, to, journal.now)?;
+            missing -= part;
+        }
+    }
+    if missing > 0 { Err(insufficient(account, asked, asked - missing)) } else { Ok(()) }
+}
+
+/// Burns what a hold has set aside for a capture; the purse has other holds taken out.
+pub fn capture(
+    account: &mut Account,
+    journal: &mut Journal,
+    transaction: i64,
+    minor: i128,
+    held_at: i64,
+    meter: Option<&str>,
+) -> Outcome<()> {
+    let mut taken = Vec::new();
+    let missing = account.purse.burn(minor, held_at, |wallet| covers(wallet, meter), &mut taken).map_err(too_large)?;
+    for taken in &taken {
+        let now = journal.now;
+        journal.take(account, transaction, taken, "revenue", now)?;
+    }
+    owe(account, journal, transaction, missing, Of { wallet: None, meter }, false, "revenue")
+}
+
+/// Many debits in one transaction: what each came to. A debit fails alone, for want of credit or for a key that was used
+/// for something else.
+#[pg_extern(sql = "")]
+fn debit_rows(
+    customer_ids: Option<Vec<Option<String>>>,
+    amounts: Option<Vec<Option<pgrx::AnyNumeric>>>,
+    currency: Option<&str>,
+    idempotency_keys: Option<Vec<Option<String>>>,
+) -> TableIterator<
+    'static,
+    (
+        name!(ordinal, i32),
+        name!(transaction_id, Option<i64>),
+        name!(code, Option<String>),
+        name!(message, Option<String>),
+    ),
+> {
+    let tenant = settings::tenant();
+    let rows = (|| {
+        let customers = need("debit_rows", "customer_ids", customer_ids)?;
+        let amounts = need("debit_rows", "amounts", amounts)?;
+        let currency = need("debit_rows", "currency", currency)?;
+        let keys = need("debit_rows", "idempotency_keys", idempotency_keys)?;
+        if customers.len() != amounts.len() || customers.len() != keys.len() {
+            return Err(Fail::parameter("the arrays of debit_rows must be equally long")
+                .detail(format!(
+                    "There are {} customers, {} amounts and {} keys.",
+                    customers.len(),
+                    amounts.len(),
+                    keys.len()
+                ))
+                .hint("One element of each is one debit."));
+        }
+        super::batch::debits(&tenant, &customers, &amounts, currency, &keys)
+    })();
+    let rows = raise(rows).into_iter().enumerate().map(|(place, outcome)| {
+        let ordinal = i32::try_from(place + 1).unwrap_or(i32::MAX);
+        match outcome {
+            Ok(id) => (ordinal, Some(id), None, None),
+            Err((code, message)) => (ordinal, None, Some(code.to_string()), Some(message)),
+        }
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// Moves credit between two wallets in one currency or unit, of one customer or of two. It stays what it is: kind,
+/// priority and expiry go with it.
+#[pg_extern(sql = "")]
+fn transfer(
+    from_wallet: Option<i64>,
+    to_wallet: Option<i64>,
+    amount: Option<NumericIn<'_>>,
+    idempotency_key: Option<&str>,
+    description: Option<&str>,
+) -> i64 {
+    let tenant = settings::tenant();
+    let transfer = || -> Outcome<i64> {
+        let from = owner(&tenant, need("transfer", "from_wallet", from_wallet)?)?;
+        let to = owner(&tenant, need("transfer", "to_wallet", to_wallet)?)?;
+        let idempotency_key = key("transfer", idempotency_key)?;
+        if from.id == to.id || (&from.currency, &from.unit) != (&to.currency, &to.unit) {
+            return Err(Fail::parameter(
+                "credit can only be transferred to another wallet in the same currency or unit",
+            )
+            .detail(format!("Wallet {} is in {}, wallet {} in {}.", from.id, from.holds(), to.id, to.holds()))
+            .hint("For another currency, debit the one and top up the other."));
+        }
+        let sum = Sum::read(&tenant, "transfer", amount, Some(from.holds()))?;
+        let body = body(&[&"transfer", &from.id, &to.id, &sum.amount, &description]);
+        // Two customers are locked in order of their ids.
+        for customer in [from.customer.as_str().min(&to.customer), from.customer.as_str().max(&to.customer)] {
+            ledger::lock(&tenant, customer, &from.currency)?;
+            ledger::bring_up_to(&tenant, customer, &from.currency, crate::pg::session::now())?;
+        }
+        locked(&tenant, &from.customer, &from.currency, None, |mut giver, now| {
+            if let Some(id) = known(&tenant, idempotency_key, &body)? {
+                return Ok(id);
+            }
+            let name = wallet_of(&giver, from.id)?.name.clone();
+            let of = Of { wallet: Some(&name), meter: None };
+            let minor = worth(&giver, &sum)?;
+            require(&giver, minor, of)?;
+            giver.set_aside()?;
+            let mut journal = Journal::new(&tenant, now);
+            let act = Act {
+                kind: "transfer",
+                minor: if from.customer == to.customer { 0 } else { -minor },
+                description,
+                key: Some((idempotency_key, &body)),
+                ..Act::default()
+            };
+            let transaction = journal.act(&giver, &act)?;
+            let mut taken = Vec::new();
+            let missing = giver
+                .purse
+                .burn_amount(sum.amount, now, |wallet| wallet.id == from.id, &mut taken)
+                .map_err(too_large)?;
+            if missing.is_positive() {
+                let left = minor - giver.money(&missing).unwrap_or(minor);
+                return Err(insufficient(&giver, minor, left));
+            }
+            let mut moved = Vec::new();
+            for taken in &taken {
+                let lot = &giver.purse.lots[taken.lot];
+                let life = Life {
+                    promotional: lot.promotional,
+                    priority: lot.priority,
+                    effective_at: if lot.effective_at == i64::MIN { now } else { lot.effective_at },
+                    expires_at: lot.expires_at,
+                };
+                journal.take(&mut giver, transaction, taken, "transfers", now)?;
+                moved.push((life, taken.amount));
+            }
+            if from.customer == to.customer {
+                let place = place_of(&giver, to.id)?;
+                for (life, amount) in moved {
+                    journal.grant(&mut giver, transaction, place, life, amount, "transfers", None)?;
+                }
+                journal.write(&[&giver])?;
+                return Ok(transaction);
+            }
+            let mut taker = ledger::load(&tenant, &to.customer, &to.currency, now, now)?;
+            let place = place_of(&taker, to.id)?;
+            let received =
+                journal.act(&taker, &Act { kind: "transfer", minor, description, reverses: None, ..Act::default() })?;
+            for (life, amount) in moved {
+                journal.grant(&mut taker, received, place, life, amount, "transfers", None)?;
+            }
+            journal.write(&[&giver, &taker])?;
+            Ok(transaction)
+        })
+    };
+    raise(transfer())
+}
+
+struct Owner {
+    id: i64,
+    customer: String,
+    currency: String,
+    unit: Option<String>,
+}
+
+impl Owner {
+    fn holds(&self) -> &str {
+        self.unit.as_deref().unwrap_or(&self.currency)
+    }
+}
+
+fn owner(tenant: &str, id: i64) -> Outcome<Owner> {
+    spi::one(
+        "SELECT customer_id, currency, credit_unit FROM meterflow.wallets WHERE tenant_id = $1 AND id = $2",
+        &[tenant.into(), id.into()],
+        See::Latest,
+        |row| {
+            let unit = if row.is_null(2) { None } else { Some(row.text(2)?) };
+            Ok(Owner { id, customer: row.text(0)?, currency: row.text(1)?, unit })
+        },
+    )?
+    .ok_or_else(|| {
+        Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no wallet {id}"))
+            .detail(format!("Tenant \"{tenant}\" has none with this id."))
+            .hint("SELECT id, customer_id, currency, name FROM meterflow.wallets lists them.")
+    })
+}
+
+fn place_of(account: &Account, id: i64) -> Outcome<usize> {
+    account
+        .purse
+        .wallets
+        .iter()
+        .position(|wallet| wallet.id == id)
+        .ok_or_else(|| Fail::corrupt(format!("wallet {id} is gone")))
+}
+
+fn wallet_of(account: &Account, id: i64) -> Outcome<&Wallet> {
+    place_of(account, id).map(|place| &account.purse.wallets[place])
+}
