@@ -256,14 +256,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF EXISTS (SELECT FROM meterflow.plans AS p JOIN meterflow.subscription_items AS i ON (i.tenant_id, i.plan_key, i.plan_version) = (p.tenant_id, p.key, p.version)
-              WHERE p.tenant_id = OLD.tenant_id AND p.credit_unit = OLD.key) THEN
+              WHERE p.tenant_id = OLD.tenant_id AND p.credit_unit = OLD.key)
+     OR EXISTS (SELECT FROM meterflow.wallets AS w JOIN meterflow.credit_grants AS g ON g.tenant_id = w.tenant_id AND g.wallet_id = w.id
+                 WHERE w.tenant_id = OLD.tenant_id AND w.credit_unit = OLD.key) THEN
     RAISE EXCEPTION 'credit unit "%" is in use and keeps its rate', OLD.key USING ERRCODE = '55000',
-      DETAIL = format('It is %s %s; subscriptions have been billed by it.', OLD.rate, OLD.currency),
+      DETAIL = format('It is %s %s; subscriptions are billed or wallets filled by it.', OLD.rate, OLD.currency),
       HINT = 'Make another unit, and with it a version of the plan: SELECT meterflow.clone_plan(...).';
   END IF;
   RETURN NEW;
 END $$;
-COMMENT ON FUNCTION meterflow.guard_credit_unit() IS 'Trigger: a credit unit that subscriptions are billed in keeps its rate.';
+COMMENT ON FUNCTION meterflow.guard_credit_unit() IS 'Trigger: a credit unit that subscriptions are billed or wallets filled in keeps its rate.';
 CREATE TRIGGER guard_credit_unit BEFORE UPDATE ON meterflow.credit_units FOR EACH ROW
   WHEN (OLD.rate <> NEW.rate OR OLD.key <> NEW.key) EXECUTE FUNCTION meterflow.guard_credit_unit();
 CREATE TRIGGER guard_plan BEFORE INSERT OR UPDATE OR DELETE ON meterflow.plan_phases

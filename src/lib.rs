@@ -52,7 +52,8 @@ extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["hold
 extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["explain"]);
 extension_sql_file!("../sql/76_invoice_document.sql", name = "invoice_document", requires = ["documents"]);
 extension_sql_file!("../sql/78_wallet_history.sql", name = "wallet_history", requires = ["invoice_document"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["wallet_history"]);
+extension_sql_file!("../sql/79_top_up_rules.sql", name = "top_up_rules", requires = ["wallet_history"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["top_up_rules"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
