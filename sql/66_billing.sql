@@ -336,8 +336,8 @@ BEGIN
       DETAIL = 'It waits for other work on a customer and must then see it.', HINT = 'Call it outside a transaction block, or BEGIN ISOLATION LEVEL READ COMMITTED.';
   END IF;
   -- In order of time, which puts those whose grace is over first; drafts are for a look, and made anew at most once an
-  -- hour. Subscriptions are taken from the index as far as needed, however many are due. All payers are locked before the
-  -- first invoice takes the lock on numbers, in order of id: two runs, or a run and whoever finalizes one invoice, wait
+  -- hour. Subscriptions are taken from the index as far as needed, however many are due. All payers, and then their credit, are locked before
+  -- the first invoice takes the lock on numbers, in order of id: two runs, or a run and whoever finalizes one invoice, wait
   -- for each other in one direction only.
   FOR due IN
     WITH list AS MATERIALIZED (
@@ -355,8 +355,11 @@ BEGIN
         JOIN meterflow.plans AS p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version)
        GROUP BY 1, 2),
     locked AS MATERIALIZED (
-      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE)
-    SELECT l.payer, l.currency, l.moment FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 ORDER BY l.moment, l.payer, l.currency
+      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = tenant AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE),
+    credit AS MATERIALIZED (
+      SELECT t.customer_id FROM meterflow.wallet_totals AS t WHERE t.tenant_id = tenant AND t.customer_id IN (SELECT l.id FROM locked AS l)
+       ORDER BY t.customer_id, t.currency FOR NO KEY UPDATE)
+    SELECT l.payer, l.currency, l.moment FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 AND (SELECT count(*) FROM credit) >= 0 ORDER BY l.moment, l.payer, l.currency
   LOOP
     customer_id := due.payer;
     currency := due.currency;
@@ -428,8 +431,11 @@ BEGIN
        WHERE s.tenant_id = meterflow.current_tenant() AND p.progressive <> '{}' AND s.starts_at <= bill_progressive.at AND (s.ends_at IS NULL OR bill_progressive.at < s.ends_at)
        GROUP BY 1, 2, 3),
     locked AS MATERIALIZED (
-      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = meterflow.current_tenant() AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE)
-    SELECT l.* FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 ORDER BY l.payer, l.id
+      SELECT c.id FROM meterflow.customers AS c WHERE c.tenant_id = meterflow.current_tenant() AND c.id IN (SELECT l.payer FROM list AS l) ORDER BY c.id FOR NO KEY UPDATE),
+    credit AS MATERIALIZED (
+      SELECT t.customer_id FROM meterflow.wallet_totals AS t WHERE t.tenant_id = meterflow.current_tenant() AND t.customer_id IN (SELECT l.id FROM locked AS l)
+       ORDER BY t.customer_id, t.currency FOR NO KEY UPDATE)
+    SELECT l.* FROM list AS l WHERE (SELECT count(*) FROM locked) > 0 AND (SELECT count(*) FROM credit) >= 0 ORDER BY l.payer, l.id
   LOOP
     subscription_id := watched.id;
     invoice_id := meterflow.make_invoice(watched.payer, watched.currency, bill_progressive.at, watched.id, true, bill_progressive.at, NULL, NULL);

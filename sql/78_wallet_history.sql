@@ -76,10 +76,7 @@ BEGIN
     SELECT 'a transaction is not worth what its entries are', t.customer_id, format('%s %s: %s, by its entries %s', t.kind, t.id, t.amount, coalesce(e.worth, 0))
       FROM meterflow.wallet_transactions AS t,
            LATERAL (SELECT sum(e.worth) AS worth FROM meterflow.ledger_entries AS e WHERE e.tenant_id = t.tenant_id AND e.transaction_id = t.id AND e.account <> 'overdraft') AS e
-     -- Units that money does not divide are worth a fraction of a minor unit more or less.
-     WHERE t.tenant_id = tenant AND abs(t.amount - coalesce(e.worth, 0)) > CASE
-             WHEN EXISTS (SELECT FROM meterflow.ledger_entries AS e JOIN meterflow.wallets AS w ON w.tenant_id = e.tenant_id AND w.id = e.wallet_id
-                           WHERE e.tenant_id = t.tenant_id AND e.transaction_id = t.id AND w.credit_unit IS NOT NULL) THEN 0.01 * (SELECT count(*) FROM meterflow.ledger_entries AS e WHERE e.tenant_id = t.tenant_id AND e.transaction_id = t.id) ELSE 0 END;
+     WHERE t.tenant_id = tenant AND t.amount <> coalesce(e.worth, 0);
   RETURN QUERY
     SELECT 'accounts do not add up to zero', min(t.customer_id), format('%s of %s: %s', e.account, t.kind, sum(e.amount))
       FROM meterflow.ledger_entries AS e JOIN meterflow.wallet_transactions AS t ON t.tenant_id = e.tenant_id AND t.id = e.transaction_id

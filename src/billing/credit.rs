@@ -135,10 +135,9 @@ impl Credit {
         if self.taken.is_empty() {
             return Ok(());
         }
-        let minor = self.taken.iter().map(|taken| taken.minor).sum::<i128>();
         spi::in_new_snapshot(|| {
             let mut journal = Journal::new(&self.account.tenant, session::now());
-            let act = Act { kind: "invoice", minor: -minor, invoice: Some(invoice_id), ..Act::default() };
+            let act = Act { kind: "invoice", invoice: Some(invoice_id), ..Act::default() };
             let transaction = journal.act(&self.account, &act)?;
             for taken in &self.taken {
                 let now = journal.now;

@@ -7,7 +7,7 @@ use pgrx::datum::DatumWithOid;
 use rustc_hash::FxHashMap;
 
 use crate::core::ledger::{Lot, Source, Taken};
-use crate::core::pricing::{Amount, Rounding};
+use crate::core::pricing::{Amount, Money, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::session;
 use crate::pg::spi::{self, See};
@@ -22,14 +22,27 @@ const FETCH: i64 = 8;
 #[derive(Clone, Copy, Default)]
 pub struct Act<'a> {
     pub kind: &'static str,
-    /// What it is worth to the customer, in minor units.
-    pub minor: i128,
     pub description: Option<&'a str>,
     pub reverses: Option<i64>,
     pub invoice: Option<i64>,
     pub hold: Option<i64>,
     /// The idempotency key, and what it was first used for.
     pub key: Option<(&'a str, &'a str)>,
+}
+
+/// An amount in a wallet's unit, and what it is worth in minor units of the currency.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum {
+    pub amount: Amount,
+    pub minor: i128,
+}
+
+impl std::ops::Neg for Sum {
+    type Output = Sum;
+
+    fn neg(self) -> Sum {
+        Sum { amount: -self.amount, minor: -self.minor }
+    }
 }
 
 /// When a grant lives and where it stands in the burn order.
@@ -50,7 +63,9 @@ struct Transactions {
     customers: Vec<String>,
     currencies: Vec<String>,
     kinds: Vec<String>,
-    amounts: Vec<String>,
+    /// What its entries are worth to the customer, in minor units; overdrafts that it pays do not count.
+    worth: Vec<i128>,
+    digits: Vec<u32>,
     descriptions: Vec<Option<String>>,
     reverses: Vec<Option<i64>>,
     invoices: Vec<Option<i64>>,
@@ -122,7 +137,8 @@ impl Journal {
         list.customers.push(account.customer.clone());
         list.currencies.push(account.currency.clone());
         list.kinds.push(act.kind.to_string());
-        list.amounts.push(account.shown(act.minor));
+        list.worth.push(0);
+        list.digits.push(account.purse.digits);
         list.descriptions.push(act.description.map(str::to_string));
         list.reverses.push(act.reverses);
         list.invoices.push(act.invoice);
@@ -130,13 +146,6 @@ impl Journal {
         list.keys.push(act.key.map(|(key, _)| key.to_string()));
         list.bodies.push(act.key.map(|(_, body)| body.to_string()));
         Ok(id)
-    }
-
-    /// Changes what a transaction is worth, as it turned out.
-    pub fn is_worth(&mut self, account: &Account, transaction: i64, minor: i128) {
-        if let Some(place) = self.transactions.ids.iter().position(|id| *id == transaction) {
-            self.transactions.amounts[place] = account.shown(minor);
-        }
     }
 
     /// Puts credit into a wallet, from an account. What the wallet owes is paid of it at once, when it has begun.
@@ -152,7 +161,8 @@ impl Journal {
     ) -> Outcome<i64> {
         let id = session::next_value(session::relation("credit_grants_id_seq")?);
         let wallet_id = account.purse.wallets[wallet].id;
-        self.entry(account, transaction, wallet, Some(id), from, amount, life.effective_at)?;
+        let sum = self.sum(account, wallet, amount)?;
+        self.entry(account, transaction, wallet, Some(id), from, sum, life.effective_at)?;
         let lasting = life.effective_at <= self.now && life.expires_at == i64::MAX;
         self.grants.push(NewGrant { id, wallet: wallet_id, transaction, life, amount, lasting, origin });
         if lasting {
@@ -161,8 +171,9 @@ impl Journal {
         let owed = account.purse.wallets[wallet].overdraft;
         if owed.is_positive() && life.effective_at <= self.now {
             let paid = if owed.cmp(&amount).is_gt() { amount } else { owed };
-            self.of_grant(account, transaction, wallet, (id, lasting.then_some(life)), -paid, "overdraft", self.now)?;
-            self.owe(account, transaction, wallet, -paid, "overdraft", self.now)?;
+            let sum = self.sum(account, wallet, paid)?;
+            self.of_grant(account, transaction, wallet, (id, lasting.then_some(life)), -sum, "overdraft", self.now)?;
+            self.owe(account, transaction, wallet, -sum, "overdraft", self.now)?;
         }
         Ok(id)
     }
@@ -175,21 +186,31 @@ impl Journal {
         taken: &Taken,
         to: &str,
         effective_at: i64,
-    ) -> Outcome<Vec<(i64, Amount)>> {
+    ) -> Outcome<()> {
         let Lot { source, wallet, priority, promotional, effective_at: start, expires_at, .. } =
             account.purse.lots[taken.lot];
         let life = Life { promotional, priority, effective_at: start, expires_at };
         match source {
             Source::Grant(id) => {
-                self.of_grant(account, transaction, wallet, (id, None), -taken.amount, to, effective_at)?;
-                Ok(vec![(id, taken.amount)])
+                let sum = Sum { amount: taken.amount, minor: taken.minor };
+                self.of_grant(account, transaction, wallet, (id, None), -sum, to, effective_at)
             }
             Source::Lasting => {
                 let parts = self.oldest(account.purse.wallets[wallet].id, life, taken.amount)?;
-                for (id, amount) in &parts {
-                    self.of_grant(account, transaction, wallet, (*id, Some(life)), -*amount, to, effective_at)?;
+                // What they are worth together is what was asked for, however units divide.
+                let (mut amount, mut minor) = (Amount::ZERO, 0);
+                for (place, (id, part)) in parts.iter().enumerate() {
+                    amount = amount.checked_add(part).map_err(too_large)?;
+                    let until = if place + 1 == parts.len() {
+                        taken.minor
+                    } else {
+                        account.purse.minor(wallet, &amount, Rounding::Down).map_err(too_large)?.min(taken.minor)
+                    };
+                    let sum = Sum { amount: *part, minor: until - minor };
+                    minor = until;
+                    self.of_grant(account, transaction, wallet, (*id, Some(life)), -sum, to, effective_at)?;
                 }
-                Ok(parts)
+                Ok(())
             }
             Source::Coming { rule, .. } => {
                 Err(Fail::corrupt(format!("recurring grant {rule} was to be burned before it was given")))
@@ -197,7 +218,7 @@ impl Journal {
         }
     }
 
-    /// Changes a grant by an amount that comes from an account (below zero: goes to it). `grant`: its id, and where its
+    /// Changes a grant by a sum that comes from an account (below zero: goes to it). `grant`: its id, and where its
     /// lasting credit is summed.
     pub fn of_grant(
         &mut self,
@@ -205,17 +226,17 @@ impl Journal {
         transaction: i64,
         wallet: usize,
         grant: (i64, Option<Life>),
-        amount: Amount,
+        sum: Sum,
         other_side: &str,
         effective_at: i64,
     ) -> Outcome<()> {
         let (id, lasting) = grant;
-        self.entry(account, transaction, wallet, Some(id), other_side, amount, effective_at)?;
+        self.entry(account, transaction, wallet, Some(id), other_side, sum, effective_at)?;
         let taken = self.taken.entry(id).or_default();
-        *taken = taken.checked_sub(&amount).map_err(too_large)?;
+        *taken = taken.checked_sub(&sum.amount).map_err(too_large)?;
         if let Some(life) = lasting {
             let wallet = account.purse.wallets[wallet].id;
-            account.totals.add_lasting(wallet, life.priority, life.promotional, &amount).map_err(too_large)?;
+            account.totals.add_lasting(wallet, life.priority, life.promotional, &sum.amount).map_err(too_large)?;
         }
         Ok(())
     }
@@ -226,14 +247,20 @@ impl Journal {
         account: &mut Account,
         transaction: i64,
         wallet: usize,
-        amount: Amount,
+        sum: Sum,
         to: &str,
         effective_at: i64,
     ) -> Outcome<()> {
-        self.entry(account, transaction, wallet, None, to, -amount, effective_at)?;
+        self.entry(account, transaction, wallet, None, to, -sum, effective_at)?;
         let owing = &mut account.purse.wallets[wallet];
-        owing.overdraft = owing.overdraft.checked_add(&amount).map_err(too_large)?;
-        account.totals.add_overdraft(owing.id, &amount).map_err(too_large)
+        owing.overdraft = owing.overdraft.checked_add(&sum.amount).map_err(too_large)?;
+        account.totals.add_overdraft(owing.id, &sum.amount).map_err(too_large)
+    }
+
+    /// An amount in a wallet's unit, with what it is worth.
+    fn sum(&self, account: &Account, wallet: usize, amount: Amount) -> Outcome<Sum> {
+        let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
+        Ok(Sum { amount, minor })
     }
 
     fn entry(
@@ -243,19 +270,23 @@ impl Journal {
         wallet: usize,
         grant: Option<i64>,
         other_side: &str,
-        amount: Amount,
+        sum: Sum,
         effective_at: i64,
     ) -> Outcome<()> {
+        if other_side != "overdraft"
+            && let Some(place) = self.transactions.ids.iter().rposition(|id| *id == transaction)
+        {
+            self.transactions.worth[place] += sum.minor;
+        }
         let list = &mut self.entries;
         let number = list.transactions.iter().rev().take_while(|id| **id == transaction).count();
-        let worth = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
         list.transactions.push(transaction);
         list.entries.push(i32::try_from(number + 1).unwrap_or(i32::MAX));
         list.wallets.push(account.purse.wallets[wallet].id);
         list.grants.push(grant);
         list.accounts.push(other_side.to_string());
-        list.amounts.push(amount.to_string());
-        list.worth.push(account.shown(worth));
+        list.amounts.push(sum.amount.to_string());
+        list.worth.push(account.shown(sum.minor));
         list.effective_at.push(effective_at);
         Ok(())
     }
@@ -351,7 +382,12 @@ impl Journal {
                 list.customers.clone().into(),
                 list.currencies.clone().into(),
                 list.kinds.clone().into(),
-                list.amounts.clone().into(),
+                list.worth
+                    .iter()
+                    .zip(&list.digits)
+                    .map(|(minor, digits)| Money::new((*minor).into(), *digits).to_string())
+                    .collect::<Vec<_>>()
+                    .into(),
                 list.descriptions.clone().into(),
                 list.reverses.clone().into(),
                 list.invoices.clone().into(),

@@ -5,7 +5,7 @@ use crate::pg::session;
 use crate::pg::spi;
 
 use super::account::{Account, Due, load, lock, open_or_lock};
-use super::journal::{Act, Journal, Life};
+use super::journal::{Act, Journal, Life, Sum};
 use super::too_large;
 
 /// Locks a customer's credit and works on it in one snapshot, as it is now. `since`: the time of the oldest debt to be
@@ -74,7 +74,8 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
         account.purse.wallets[wallet].overdraft =
             account.purse.wallets[wallet].overdraft.checked_add(&taken.amount).map_err(too_large)?;
         journal.take(account, transaction, taken, "overdraft", began.max(account.created(taken)))?;
-        journal.owe(account, transaction, wallet, -taken.amount, "overdraft", began.max(account.created(taken)))?;
+        let sum = Sum { amount: taken.amount, minor: taken.minor };
+        journal.owe(account, transaction, wallet, -sum, "overdraft", began.max(account.created(taken)))?;
     }
     journal.write(&[account])?;
     Ok(true)
@@ -85,9 +86,7 @@ fn give(account: &mut Account, journal: &mut Journal, due: &Due) -> Outcome<()> 
     let Some((_, first)) = due.lots.first() else { return Ok(()) };
     let (wallet, other_side) = (first.wallet, if first.promotional { "promotions" } else { "payments" });
     let transaction = journal.act(account, &Act { kind: "recurring", ..Act::default() })?;
-    let mut minor = 0;
     for (part, (_, lot)) in due.lots.iter().enumerate() {
-        minor += account.purse.worth(lot).map_err(too_large)?;
         let life = Life {
             promotional: lot.promotional,
             priority: lot.priority,
@@ -97,7 +96,6 @@ fn give(account: &mut Account, journal: &mut Journal, due: &Due) -> Outcome<()> 
         let origin = Some((due.rule, due.occurrence, part as i16));
         journal.grant(account, transaction, wallet, life, lot.remaining, other_side, origin)?;
     }
-    journal.is_worth(account, transaction, minor);
     Ok(())
 }
 

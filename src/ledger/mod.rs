@@ -28,7 +28,7 @@ mod locked;
 mod reverse;
 
 pub use account::{Account, covers, load, lock};
-pub use journal::{Act, Journal, Life};
+pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_up_to, locked};
 pub use reverse::{Given, give_back};
 

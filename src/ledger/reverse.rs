@@ -10,7 +10,7 @@ use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::account::Account;
-use super::journal::{Act, Journal, Life};
+use super::journal::{Act, Journal, Life, Sum};
 use super::locked::bring_up_to;
 use super::{stored, too_large};
 
@@ -97,20 +97,23 @@ pub fn give_back(
         if minor <= 0 {
             break;
         }
-        let amount = part.part(account, minor).map_err(too_large)?;
-        minor -= part.minor.min(minor);
-        if amount.is_zero() {
+        let worth = part.minor.min(minor);
+        let sum = Sum { amount: part.part(account, minor).map_err(too_large)?, minor: worth };
+        minor -= worth;
+        if sum.amount.is_zero() {
             continue;
         }
         let Some(grant) = part.grant else {
-            journal.owe(account, transaction, part.wallet, -amount, from, now)?;
+            journal.owe(account, transaction, part.wallet, -sum, from, now)?;
             continue;
         };
-        journal.of_grant(account, transaction, part.wallet, grant, amount, from, now)?;
+        journal.of_grant(account, transaction, part.wallet, grant, sum, from, now)?;
         // A wallet that owes has nothing left that lives: so it is with what comes back.
         let owed = account.purse.wallets[part.wallet].overdraft;
         if owed.is_positive() && part.expires_at > now {
-            let paid = if owed.cmp(&amount).is_gt() { amount } else { owed };
+            let paid = if owed.cmp(&sum.amount).is_gt() { sum.amount } else { owed };
+            let minor = account.purse.minor(part.wallet, &paid, Rounding::HalfUp).map_err(too_large)?;
+            let paid = Sum { amount: paid, minor };
             journal.of_grant(account, transaction, part.wallet, grant, -paid, "overdraft", now)?;
             journal.owe(account, transaction, part.wallet, -paid, "overdraft", now)?;
         }
@@ -137,8 +140,7 @@ fn give_back_invoice(invoice_id: i64, customer_id: &str, currency: &str) {
             let given = Given::of(&account, taken)?;
             let minor = given.iter().map(|part| part.minor).sum::<i128>();
             let mut journal = Journal::new(&tenant, now);
-            let act =
-                Act { kind: "invoice_void", minor, invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
+            let act = Act { kind: "invoice_void", invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
             let transaction = journal.act(&account, &act)?;
             give_back(&mut account, &mut journal, transaction, &given, minor, "invoices")?;
             journal.write(&[&account])

@@ -112,7 +112,7 @@ fn debit(account: &mut Account, journal: &mut Journal, asked: &Asked<'_>) -> Out
         digits: account.purse.digits,
         amount: asked.amount,
     };
-    let act = Act { kind: "debit", minor: -minor, key: Some((asked.key, &asked.body)), ..Act::default() };
+    let act = Act { kind: "debit", key: Some((asked.key, &asked.body)), ..Act::default() };
     let transaction = journal.act(account, &act)?;
     spend(account, journal, transaction, &sum, minor, of, false)?;
     Ok(Ok(transaction))

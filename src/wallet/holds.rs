@@ -267,7 +267,7 @@ fn close_hold(
             if minor > 0 {
                 account.let_go(&held.amount, held.meter.as_deref(), held.created_at)?;
                 account.set_aside()?;
-                let act = Act { kind: "capture", minor: -minor, description, hold: Some(hold_id), ..Act::default() };
+                let act = Act { kind: "capture", description, hold: Some(hold_id), ..Act::default() };
                 let id = journal.act(&account, &act)?;
                 verbs::capture(&mut account, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;
                 transaction = Some(id);

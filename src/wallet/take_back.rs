@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 
 use crate::core::pricing::{Amount, Rounding};
-use crate::ledger::{Account, Act, Given, Journal, Life, give_back, locked, stored, too_large};
+use crate::ledger::{Account, Act, Given, Journal, Life, Sum, give_back, locked, stored, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
 use crate::pg::settings;
@@ -126,7 +126,6 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             let mut journal = Journal::new(&tenant, now);
             let act = Act {
                 kind,
-                minor: -minor,
                 description: Some(reason),
                 reverses: Some(grant.transaction),
                 key: Some((idempotency_key, &body)),
@@ -134,7 +133,8 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             };
             let transaction = journal.act(&account, &act)?;
             let lot = (grant.id, grant.lasting);
-            journal.of_grant(&mut account, transaction, grant.wallet, lot, -grant.remaining, to, now)?;
+            let sum = Sum { amount: grant.remaining, minor };
+            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, now)?;
             journal.write(&[&account])?;
             Ok(transaction)
         })
@@ -194,9 +194,8 @@ fn refund_transaction(
                 })
             };
             let mut journal = Journal::new(&tenant, now);
-            let act = |minor: i128| Act {
+            let act = Act {
                 kind: "refund",
-                minor,
                 description,
                 reverses: Some(transaction_id),
                 key: Some((idempotency_key, &body)),
@@ -216,15 +215,23 @@ fn refund_transaction(
                         Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
                     }
                 };
-                let transaction = journal.act(&account, &act(-minor))?;
+                let transaction = journal.act(&account, &act)?;
                 let lot = (grant.id, grant.lasting);
-                journal.of_grant(&mut account, transaction, grant.wallet, lot, -part, "payments", now)?;
+                journal.of_grant(
+                    &mut account,
+                    transaction,
+                    grant.wallet,
+                    lot,
+                    -Sum { amount: part, minor },
+                    "payments",
+                    now,
+                )?;
                 journal.write(&[&account])?;
                 return Ok(transaction);
             }
             let given = Given::of(&account, transaction_id)?;
             let minor = nothing_left(minor(given.iter().map(|part| part.minor).sum())?, transaction_id)?;
-            let transaction = journal.act(&account, &act(minor))?;
+            let transaction = journal.act(&account, &act)?;
             give_back(&mut account, &mut journal, transaction, &given, minor, "revenue")?;
             journal.write(&[&account])?;
             Ok(transaction)

@@ -73,9 +73,8 @@ fn add_credit(
             }
             let place = open_wallet(&mut account, &sum, wallet)?;
             let mut journal = Journal::new(&tenant, now);
-            let minor = account.purse.minor(place, &sum.amount, Rounding::HalfUp).map_err(too_large)?;
             let (kind, from) = if verb == "top_up" { ("top_up", "payments") } else { ("grant", "promotions") };
-            let act = Act { kind, minor, description, key: Some((idempotency_key, &body)), ..Act::default() };
+            let act = Act { kind, description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&account, &act)?;
             journal.grant(&mut account, transaction, place, life, sum.amount, from, None)?;
             journal.write(&[&account])?;
@@ -180,13 +179,7 @@ fn debit(
                 require(&account, minor, of)?;
             }
             account.set_aside()?;
-            let act = Act {
-                kind: "debit",
-                minor: -minor,
-                description,
-                key: Some((idempotency_key, &body)),
-                ..Act::default()
-            };
+            let act = Act { kind: "debit", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&account, &act)?;
             spend(&mut account, &mut journal, transaction, &sum, minor, of, overdraw)?;
             journal.write(&[&account])?;
@@ -284,7 +277,7 @@ fn owe(
                 None => money,
                 Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
             };
-            journal.owe(account, transaction, place, amount, to, journal.now)?;
+            journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, to, journal.now)?;
             missing -= part;
         }
     }
@@ -393,13 +386,7 @@ fn transfer(
             require(&giver, minor, of)?;
             giver.set_aside()?;
             let mut journal = Journal::new(&tenant, now);
-            let act = Act {
-                kind: "transfer",
-                minor: if from.customer == to.customer { 0 } else { -minor },
-                description,
-                key: Some((idempotency_key, &body)),
-                ..Act::default()
-            };
+            let act = Act { kind: "transfer", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&giver, &act)?;
             let mut taken = Vec::new();
             let missing = giver
@@ -432,8 +419,7 @@ fn transfer(
             }
             let mut taker = ledger::load(&tenant, &to.customer, &to.currency, now, now)?;
             let place = place_of(&taker, to.id)?;
-            let received =
-                journal.act(&taker, &Act { kind: "transfer", minor, description, reverses: None, ..Act::default() })?;
+            let received = journal.act(&taker, &Act { kind: "transfer", description, ..Act::default() })?;
             for (life, amount) in moved {
                 journal.grant(&mut taker, received, place, life, amount, "transfers", None)?;
             }
