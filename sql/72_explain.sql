@@ -60,7 +60,7 @@ BEGIN
                   FROM meterflow.invoice_discounts AS d WHERE d.tenant_id = tenant AND d.invoice_id = i.id),
     'taxes', (SELECT coalesce(jsonb_agg(jsonb_build_object('tax', t.tax_key, 'name', t.name, 'rate', t.rate::text, 'inclusive', t.inclusive, 'base', t.base::text, 'amount', t.amount::text) ORDER BY t.ordinal), '[]')
                 FROM meterflow.invoice_taxes AS t WHERE t.tenant_id = tenant AND t.invoice_id = i.id),
-    'credits', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('from', coalesce(a.source, c.source), 'id', coalesce(a.source_id, c.source_id), 'amount', c.amount::text)) ORDER BY c.ordinal), '[]')
+    'credits', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('from', coalesce(a.source, c.source), 'id', coalesce(a.source_id, c.source_id), 'promotional', CASE WHEN c.promotional THEN true END, 'amount', c.amount::text)) ORDER BY c.ordinal), '[]')
                   FROM meterflow.invoice_credits AS c LEFT JOIN meterflow.account_credits AS a ON c.source = 'account' AND a.tenant_id = c.tenant_id AND a.id = c.source_id
                  WHERE c.tenant_id = tenant AND c.invoice_id = i.id),
     'totals', jsonb_build_object('subtotal', i.subtotal::text, 'discount', i.discount::text, 'promotional', i.promotional::text, 'tax', i.tax::text, 'total', i.total::text,
@@ -96,9 +96,10 @@ BEGIN
       LEFT JOIN LATERAL (SELECT coalesce(sum(d.amount), 0) AS amount FROM meterflow.invoice_discounts AS d WHERE d.tenant_id = i.tenant_id AND d.invoice_id = i.id) AS d ON true
       LEFT JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount, coalesce(sum(t.amount) FILTER (WHERE t.inclusive), 0) AS inclusive
                            FROM meterflow.invoice_taxes AS t WHERE t.tenant_id = i.tenant_id AND t.invoice_id = i.id) AS t ON true
-      LEFT JOIN LATERAL (SELECT coalesce(sum(c.amount), 0) AS amount FROM meterflow.invoice_credits AS c WHERE c.tenant_id = i.tenant_id AND c.invoice_id = i.id) AS u ON true,
+      LEFT JOIN LATERAL (SELECT coalesce(sum(c.amount) FILTER (WHERE NOT c.promotional), 0) AS amount, coalesce(sum(c.amount) FILTER (WHERE c.promotional), 0) AS promotional
+                           FROM meterflow.invoice_credits AS c WHERE c.tenant_id = i.tenant_id AND c.invoice_id = i.id) AS u ON true,
            LATERAL (VALUES ('subtotal of lines', i.subtotal, l.amount), ('discount of lines', i.discount, l.discount), ('discount of coupons', i.discount, d.amount),
-                           ('promotional of lines', i.promotional, l.promotional), ('tax of lines', i.tax, l.tax), ('tax of taxes', i.tax, t.amount), ('total of lines', i.total, l.total),
+                           ('promotional of lines', i.promotional, l.promotional), ('promotional of wallets', i.promotional, u.promotional), ('tax of lines', i.tax, l.tax), ('tax of taxes', i.tax, t.amount), ('total of lines', i.total, l.total),
                            ('total', i.total, i.subtotal - i.discount - i.promotional + i.tax - t.inclusive), ('credited', i.credited, u.amount),
                            ('amount_due', i.amount_due, greatest(i.total - i.credited, 0))) AS c (name, stored, parts)
      WHERE i.tenant_id = tenant AND c.stored IS DISTINCT FROM c.parts;

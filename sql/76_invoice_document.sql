@@ -136,7 +136,7 @@ BEGIN
             LEFT JOIN meterflow.account_credits AS a ON c.source = 'account' AND a.tenant_id = c.tenant_id AND a.id = c.source_id
             LEFT JOIN meterflow.credit_notes AS n ON a.source = 'credit_note' AND n.tenant_id = a.tenant_id AND n.id = a.source_id
             LEFT JOIN meterflow.invoices AS o ON a.source = 'invoice' AND o.tenant_id = a.tenant_id AND o.id = a.source_id
-           WHERE c.tenant_id = tenant AND c.invoice_id = i.id
+           WHERE c.tenant_id = tenant AND c.invoice_id = i.id AND NOT c.promotional
           UNION ALL
           SELECT r.received_at, 2, r.id, format('%s %s%s', CASE WHEN r.kind = 'refund' THEN 'Refunded' ELSE 'Paid' END, to_char(r.received_at AT TIME ZONE zone, 'YYYY-MM-DD'), ', ' || r.method),
                  CASE WHEN r.kind = 'refund' THEN r.amount ELSE -r.amount END
