@@ -1,5 +1,7 @@
 //! Who calls, and what the session is.
 
+use std::ffi::{CStr, c_int};
+
 use pgrx::pg_sys;
 
 use super::error::{Fail, Outcome, SqlState};
@@ -55,6 +57,53 @@ fn owner_of(relation: pg_sys::Oid) -> Outcome<pg_sys::Oid> {
         let owner = (*(*rel).rd_rel).relowner;
         pg_sys::relation_close(rel, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         Ok(owner)
+    }
+}
+
+/// Where our queries look names up, as our SQL functions do.
+const SEARCH_PATH: &CStr = c"pg_catalog, pg_temp";
+
+/// While it lives, names in SQL mean what they meant to whoever wrote it. Verbs run queries as the owner of the tables:
+/// what `=` is must not be for the caller to say. And a kept plan holds for one search_path only: a session that calls
+/// us now from its own, now from a function that has set another, would plan each query anew each time.
+pub struct PinnedSearchPath {
+    /// What to restore; None when the path was as it should be.
+    level: Option<c_int>,
+}
+
+impl PinnedSearchPath {
+    pub fn pin() -> PinnedSearchPath {
+        // SAFETY: the setting's variable holds a C string, or null before it is first set; set_config_option raises an
+        // ERROR when it can't, and what it has set ends with the level, by `drop` or by the abort.
+        unsafe {
+            let path = pg_sys::namespace_search_path;
+            if !path.is_null() && CStr::from_ptr(path) == SEARCH_PATH {
+                return PinnedSearchPath { level: None };
+            }
+            let level = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                SEARCH_PATH.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+            PinnedSearchPath { level: Some(level) }
+        }
+    }
+}
+
+impl Drop for PinnedSearchPath {
+    fn drop(&mut self) {
+        if let Some(level) = self.level
+            && !std::thread::panicking()
+        {
+            // SAFETY: ends the level that `pin` began; while an ERROR unwinds, the transaction's abort does it.
+            unsafe { pg_sys::AtEOXact_GUC(true, level) }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! SPI with the snapshot said out loud. pgrx's own client decides read-only by what the transaction has done
 //! before; here a read always uses the statement's snapshot, so that several reads in one function are one
-//! consistent read, and a write always sees the newest state its isolation level allows.
+//! consistent read, and a write always sees the newest state its isolation level allows. So is the search_path: names in
+//! our queries mean the same whoever calls.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, pg_sys};
 
 use super::error::{Fail, Outcome, SqlState};
+use super::session::PinnedSearchPath;
 
 /// Which state of the database a query sees.
 #[derive(Clone, Copy, PartialEq)]
@@ -160,6 +162,7 @@ pub fn run(
     mut each: impl FnMut(&Row<'_>) -> Outcome<()>,
 ) -> Outcome<u64> {
     let mut args = Args::of(args);
+    let _path = PinnedSearchPath::pin();
     // SAFETY: the SPI frame is opened and closed here; rows are read before SPI_finish frees them; an ERROR inside
     // unwinds to the transaction's abort, which cleans up the frame, the snapshot stack and the plan.
     unsafe {
@@ -204,6 +207,7 @@ pub fn stream(
     mut each: impl FnMut(&Row<'_>) -> Outcome<()>,
 ) -> Outcome<()> {
     let mut args = Args::of(args);
+    let _path = PinnedSearchPath::pin();
     // SAFETY: as in `run`; the portal is closed here, or by the abort that an ERROR leads to.
     unsafe {
         connect()?;
@@ -321,6 +325,7 @@ unsafe fn plan(sql: &str, oids: &[pg_sys::Oid]) -> Outcome<pg_sys::SPIPlanPtr> {
 /// Runs a command once, its plan not kept: for DDL and other rare statements.
 pub fn command(sql: &str) -> Outcome<()> {
     let text = CString::new(sql).map_err(|_| Fail::parameter("a command can not contain a NUL byte"))?;
+    let _path = PinnedSearchPath::pin();
     // SAFETY: as in `run`.
     unsafe {
         connect()?;

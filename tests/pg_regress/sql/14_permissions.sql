@@ -114,6 +114,27 @@ SELECT * FROM meterflow.maintain();
 \set VERBOSITY default
 RESET ROLE;
 
+-- Verbs run queries as the owner: what a name means in them is not for the caller's search_path to say.
+CREATE SCHEMA regress_mf_hijack;
+CREATE FUNCTION regress_mf_hijack.equal(a text, b text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE NOTICE 'run as %', CASE WHEN current_user = session_user THEN 'the owner' ELSE current_user END;
+  RETURN a OPERATOR(pg_catalog.=) b;
+END $$;
+CREATE OPERATOR regress_mf_hijack.= (FUNCTION = regress_mf_hijack.equal, LEFTARG = text, RIGHTARG = text);
+GRANT USAGE ON SCHEMA regress_mf_hijack TO regress_mf_ingest;
+SET ROLE regress_mf_ingest;
+SET search_path = regress_mf_hijack, pg_catalog;
+SELECT 'its own'::text = 'its own'::text AS equal;
+SELECT accepted FROM meterflow.ingest('{"transaction_id":"h","customer_id":"acme","event_name":"call"}');
+SELECT accepted FROM meterflow.ingest_rows(ARRAY['i'], ARRAY['acme'], ARRAY['call'], ARRAY[now()], ARRAY['{}']::jsonb[]);
+SELECT meterflow.amend_event('h', '{"properties":{"n":1}}', 'a test') IS NOT NULL AS amended;
+SELECT meterflow.void_event('i', 'a test') IS NOT NULL AS voided;
+SHOW search_path;
+RESET search_path;
+RESET ROLE;
+DROP SCHEMA regress_mf_hijack CASCADE;
+
 -- To read: everything but the secret of the hashes, and nothing to change.
 SELECT meterflow.grant_access('regress_mf_read', 'read');
 SET ROLE regress_mf_read;
