@@ -94,4 +94,4 @@ BEGIN ATOMIC
    WHERE $1 IS NOT NULL;
 END;
 COMMENT ON FUNCTION meterflow.wallet_balance(text, text, timestamptz) IS
-  'A customer''s wallets now, or at a time to come, in burn order: live credit less what it owes (balance), less open usage as its invoice will have it, unpaid invoices and holds (available, with what it may go below zero). Every committed event and those of this transaction included. A row without wallet_id is a debt in a currency that no wallet pays.';
+  'A customer''s wallets now, or at another time, in burn order: live credit less what it owes (balance), less open usage as its invoice will have it, unpaid invoices and holds (available, with what it may go below zero). Every committed event and those of this transaction included. A row without wallet_id is a debt in a currency that no wallet pays.';

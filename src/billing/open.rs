@@ -21,25 +21,19 @@ pub struct Open {
     pub total: i128,
 }
 
-/// Computes it in the statement's snapshot, as of a time. `more`: as if so much more of a meter had been used already.
+/// Computes it in the statement's snapshot, as of a time; `past`: as it was then. `more`: as if so much more of a meter had been used already.
 pub fn open(
     tenant: &str,
     payer: &str,
     currency: &str,
     as_of: i64,
+    past: bool,
     more: Option<(&str, &Amount)>,
     account: ledger::Account,
 ) -> Outcome<Open> {
-    let bill = Bill {
-        tenant,
-        payer,
-        currency,
-        at: as_of,
-        purpose: Purpose::Open,
-        subscription: None,
-        replaces: None,
-        issued_at: as_of,
-    };
+    let purpose = if past { Purpose::Past } else { Purpose::Open };
+    let bill =
+        Bill { tenant, payer, currency, at: as_of, purpose, subscription: None, replaces: None, issued_at: as_of };
     let mut lines = Vec::new();
     let adjust_for = Settings::read(tenant)?.adjust_for;
     let mut found = more.is_none();
@@ -47,7 +41,7 @@ pub fn open(
         if account.currency != currency || account.timeline.starts_at > as_of {
             continue;
         }
-        for mut line in charges::lines(tenant, &account, as_of, adjust_for, Purpose::Open)? {
+        for mut line in charges::lines(tenant, &account, as_of, adjust_for, purpose)? {
             if let Some((meter, quantity)) = more
                 && line.meter_key.as_deref() == Some(meter)
                 && line.cell.is_some_and(|cell| cell.cycle_start <= as_of && as_of < cell.cycle_end)
@@ -72,7 +66,8 @@ pub fn open(
     // Credit that has expired since still pays for periods in which it lived.
     let since = lines.iter().map(|line| credit::time_of(line, as_of)).fold(as_of, i64::min);
     let account = if since < as_of {
-        let mut account = ledger::load(tenant, payer, currency, as_of, since)?;
+        let load = if past { ledger::load_past } else { ledger::load };
+        let mut account = load(tenant, payer, currency, as_of, since)?;
         account.purse.settle().map_err(ledger::too_large)?;
         account
     } else {

@@ -26,6 +26,8 @@ pub struct Account {
     pub held: Vec<Reserve>,
     /// The customer is or pays for a subscriber, or has an invoice to pay.
     pub owes: bool,
+    /// It is as it was at a time of the past.
+    pub past: bool,
 }
 
 /// Money set aside for a meter, or for anything.
@@ -166,6 +168,7 @@ pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64
         purse,
         held: Vec::new(),
         owes,
+        past: false,
     };
     for wallet in recurring {
         for due in account.due(wallet, since)? {

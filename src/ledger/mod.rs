@@ -25,11 +25,13 @@
 mod account;
 mod journal;
 mod locked;
+mod past;
 mod reverse;
 
 pub use account::{Account, covers, load, lock};
 pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_up_to, locked};
+pub use past::load_past;
 pub use reverse::{Given, give_back};
 
 use crate::core::decimal::QuantityError;

@@ -34,7 +34,7 @@ impl Position {
         if account.owes {
             let (tenant, customer, currency) =
                 (account.tenant.clone(), account.customer.clone(), account.currency.clone());
-            let open = billing::open(&tenant, &customer, &currency, account.purse.as_of, None, account)?;
+            let open = billing::open(&tenant, &customer, &currency, account.purse.as_of, account.past, None, account)?;
             (account, open_due) = (open.account, open.due);
             unpaid = unpaid_invoices(&account)?;
         }
@@ -110,6 +110,7 @@ pub fn cost(account: &Account, meter: &str, quantity: &Amount) -> Outcome<i128> 
             &account.customer,
             &account.currency,
             account.purse.as_of,
+            account.past,
             more,
             account.clone(),
         );
@@ -138,12 +139,25 @@ fn fill(shares: &mut [Share], before: &[i128], after: &[i128], missing: i128, ad
 }
 
 fn unpaid_invoices(account: &Account) -> Outcome<i128> {
-    let unpaid = spi::one(
-        "SELECT coalesce(sum(amount_due - amount_paid - amount_offset), 0) FROM meterflow.invoices \
-          WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'finalized'",
-        &[account.tenant.as_str().into(), account.customer.as_str().into(), account.currency.as_str().into()],
-        See::Statement,
-        |row| account.money(&ledger::stored(row, 0)?),
-    )?;
+    let (sql, at) = if account.past {
+        (
+            "SELECT coalesce(sum(i.amount_due - coalesce(p.paid, 0) - coalesce(n.offset_amount, 0)), 0) FROM meterflow.invoices i, \
+                 LATERAL (SELECT sum(CASE WHEN p.kind = 'payment' THEN p.amount - p.overpaid WHEN p.credit_note_id IS NULL THEN -p.amount END) AS paid \
+                            FROM meterflow.payments p WHERE p.tenant_id = i.tenant_id AND p.invoice_id = i.id AND p.received_at <= $4) p, \
+                 LATERAL (SELECT sum(n.offset_amount) AS offset_amount FROM meterflow.credit_notes n WHERE n.tenant_id = i.tenant_id AND n.invoice_id = i.id AND n.issued_at <= $4) n \
+           WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.currency = $3 AND i.issued_at <= $4 AND (i.voided_at IS NULL OR i.voided_at > $4)",
+            Some(account.purse.as_of),
+        )
+    } else {
+        (
+            "SELECT coalesce(sum(amount_due - amount_paid - amount_offset), 0) FROM meterflow.invoices \
+           WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'finalized'",
+            None,
+        )
+    };
+    let mut args =
+        vec![account.tenant.as_str().into(), account.customer.as_str().into(), account.currency.as_str().into()];
+    args.extend(at.map(spi::time));
+    let unpaid = spi::one(sql, &args, See::Statement, |row| account.money(&ledger::stored(row, 0)?))?;
     Ok(unpaid.unwrap_or_default())
 }
