@@ -73,14 +73,9 @@ fn hold(
                 Asked::Amount(sum) => (verbs::worth(&account, sum)?, None),
                 Asked::Quantity(meter, quantity) => (cost(&account, meter, quantity)?, Some(quantity)),
             };
-            let mut account = if account.owes || !account.held.is_empty() {
-                let position = Position::of(account)?;
-                position.require(minor, |wallet| covers(wallet, meter_key))?;
-                position.account
-            } else {
-                verbs::require(&account, minor, verbs::Of { wallet: None, meter: meter_key })?;
-                account
-            };
+            let position = Position::of(account)?;
+            position.require(minor, |wallet| covers(wallet, meter_key))?;
+            let mut account = position.account;
             if minor == 0 {
                 return Err(Fail::parameter("there is nothing to hold")
                     .detail("So much more usage costs the customer nothing.")
@@ -259,6 +254,10 @@ fn close_hold(
             // A retry of what has been done.
             if held.status == outcome && held.captured == spent {
                 return Ok(held.transaction);
+            }
+            // It has let go by itself.
+            if verb == "release" && held.status != "captured" && held.expires_at <= now {
+                return Ok(None);
             }
             held.must_be_open(hold_id, now)?;
             let minor = account.money(&spent)?;

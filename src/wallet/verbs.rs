@@ -211,13 +211,9 @@ pub fn worth(account: &Account, sum: &Sum) -> Outcome<i128> {
     }
 }
 
-/// An error unless so much is available. Without debts, what there is says it.
+/// An error unless so much is available.
 pub fn require(account: &Account, minor: i128, of: Of<'_>) -> Outcome<()> {
-    if account.owes || !account.held.is_empty() {
-        return Position::of(account.clone())?.require(minor, |wallet| of.covers(wallet));
-    }
-    let position = Position { account: account.clone(), shares: Vec::new(), worth: Vec::new() };
-    position.require(minor, |wallet| of.covers(wallet))
+    Position::of(account.clone())?.require(minor, |wallet| of.covers(wallet))
 }
 
 /// Burns a sum, then lets wallets owe the rest as far as their limits go; `overdraw`: as far as it takes.
