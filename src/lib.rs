@@ -13,6 +13,7 @@
 mod core;
 mod pg;
 
+mod access; // entitlements and grants, burned down by usage
 mod aggregates; // the same states for analysts' own tables
 mod billing; // usage and subscriptions → charges, invoices
 mod documents; // an invoice → HTML and PDF, by a program of its own
@@ -45,7 +46,8 @@ extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["bi
 extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
 extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_off"]);
 extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["wallets"]);
-extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["explain"]);
+extension_sql_file!("../sql/74_entitlements.sql", name = "entitlements", requires = ["explain"]);
+extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["entitlements"]);
 extension_sql_file!("../sql/76_invoice_document.sql", name = "invoice_document", requires = ["documents"]);
 extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["invoice_document"]);
 

@@ -28,7 +28,7 @@ mod burn;
 mod course;
 mod schedule;
 
-pub use burn::{Part, Segment, Standing};
+pub use burn::{Segment, Standing};
 pub use course::{Course, Event, Until};
 pub use schedule::Schedule;
 
@@ -98,9 +98,6 @@ pub struct Rollover {
 }
 
 impl Rollover {
-    pub const NOTHING: Rollover = Rollover { min: Quantity::ZERO, max: Some(Quantity::ZERO) };
-    pub const ALL: Rollover = Rollover { min: Quantity::ZERO, max: None };
-
     pub fn of(&self, left: Quantity) -> Quantity {
         let left = left.max(self.min);
         self.max.map_or(left, |max| left.min(max))

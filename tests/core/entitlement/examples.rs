@@ -44,8 +44,8 @@ fn an_amount_a_month_needs_the_usage_of_one_month() {
 #[test]
 fn what_never_resets_is_for_a_lifetime() {
     let quota = Quota {
-        sources: vec![allowance(1, Some(1000), "2024-01-01", NEVER, &Schedule::Never)],
-        rules: rules("2024-01-01", &Schedule::Never),
+        sources: vec![allowance(1, Some(1000), "2024-01-01", NEVER, &LIFETIME)],
+        rules: rules("2024-01-01", &LIFETIME),
     };
     let used: Vec<_> = (1..=12).map(|month| (at(&format!("2024-{month:02}-15")), number(100))).collect();
     assert_eq!(
@@ -149,9 +149,9 @@ fn another_allowance_takes_over_what_was_used_in_the_period() {
     let quota = Quota {
         sources: vec![
             allowance(1, Some(1000), "2024-01-01", at("2024-02-01"), &months),
-            allowance(2, Some(5000), "2024-02-01", NEVER, &Schedule::Never),
+            allowance(2, Some(5000), "2024-02-01", NEVER, &LIFETIME),
         ],
-        rules: rules("2024-01-01", &Schedule::Never),
+        rules: rules("2024-01-01", &LIFETIME),
     };
     assert_eq!(balances(&quota, &used, &["2024-02-01"]), ["5000 -0 used 310"]);
     let anew = monthly("2024-01-10", "UTC");
@@ -191,10 +191,10 @@ fn without_limit_nothing_else_burns() {
 fn what_is_taken_back_is_given_back_in_reverse() {
     let quota = Quota {
         sources: vec![
-            allowance(1, Some(10), "2024-01-01", NEVER, &Schedule::Never),
+            allowance(1, Some(10), "2024-01-01", NEVER, &LIFETIME),
             Source { to: at("2024-01-10"), expires_at: at("2024-01-10"), ..grant(1, 10, "2024-01-01") },
         ],
-        rules: rules("2024-01-01", &Schedule::Never),
+        rules: rules("2024-01-01", &LIFETIME),
     };
     let seats = |list: &[(&str, i64)]| list.iter().map(|(time, n)| (at(time), number(*n))).collect::<Vec<_>>();
     let used = seats(&[("2024-01-02", 15), ("2024-01-03", -3), ("2024-01-12", -20)]);
@@ -219,7 +219,7 @@ fn usage_before_anything_was_in_effect_does_not_count() {
     quota.sources.push(allowance(2, Some(10), "2024-04-02", NEVER, &months));
     quota.rules.push(rules("2024-04-02", &months).remove(0));
     assert_eq!(balances(&quota, &used, &["2024-02-01", "2024-04-03"]), ["0 -0 used 1", "10 -0 used 0"]);
-    quota.sources.push(Source { rollover: Rollover::NOTHING, ..grant(1, 5, "2024-03-01") });
+    quota.sources.push(Source { rollover: NOTHING, ..grant(1, 5, "2024-03-01") });
     assert_eq!(
         balances(&quota, &used, &["2024-03-10", "2024-03-12", "2024-04-03", "2024-05-01"]),
         ["5 -0 used 1", "2 -0 used 4", "12 -0 used 0", "10 -0 used 0"]

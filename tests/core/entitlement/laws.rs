@@ -9,12 +9,22 @@ use super::*;
 /// Hours that a case lasts.
 const LAST: i64 = 60;
 
+fn at_hours(hours: impl Iterator<Item = i64>) -> Schedule {
+    Schedule { cycle: None, also: hours.map(|hour| hour * HOUR).collect() }
+}
+
+/// Of some, besides: each day, by a calendar.
 fn times() -> impl Strategy<Value = Schedule> {
-    let every = |hours: usize| Schedule::At((0..LAST).step_by(hours).map(|hour| hour * HOUR).collect());
+    (by_hand(), weighted(0.2, Just(Cycle::at(Interval::Days(1), 0, true, "UTC").expect("a cycle"))))
+        .prop_map(|(schedule, cycle)| Schedule { cycle, ..schedule })
+}
+
+fn by_hand() -> impl Strategy<Value = Schedule> {
+    let every = |hours: usize| at_hours((0..LAST).step_by(hours));
     prop_oneof![
-        1 => Just(Schedule::Never),
+        1 => Just(LIFETIME),
         3 => (3..20_usize).prop_map(every),
-        2 => proptest::collection::btree_set(0..LAST, 0..6).prop_map(|hours| Schedule::At(hours.into_iter().map(|hour| hour * HOUR).collect())),
+        2 => proptest::collection::btree_set(0..LAST, 0..6).prop_map(|hours| at_hours(hours.into_iter())),
     ]
 }
 
@@ -83,7 +93,7 @@ fn state(quota: &Quota, from: i64, until: i64, used: &[(i64, Quantity)]) -> (Lef
 }
 
 fn has(times: &Schedule, at: i64) -> bool {
-    matches!(times, Schedule::At(times) if times.contains(&at))
+    times.also.contains(&at) || times.cycle.is_some() && at % (24 * HOUR) == 0
 }
 
 /// The same by the rules alone, hour by hour, usage as it comes.

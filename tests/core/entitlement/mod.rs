@@ -11,6 +11,9 @@ mod laws;
 mod vectors;
 
 pub const HOUR: i64 = 3_600_000_000;
+pub const NOTHING: Rollover = Rollover { min: Quantity::ZERO, max: Some(Quantity::ZERO) };
+pub const ALL: Rollover = Rollover { min: Quantity::ZERO, max: None };
+pub const LIFETIME: Schedule = Schedule { cycle: None, also: Vec::new() };
 
 pub fn at(text: &str) -> i64 {
     let text = if text.len() == 10 { format!("{text}T00:00Z") } else { text.to_string() };
@@ -26,7 +29,8 @@ pub fn number(n: i64) -> Quantity {
 }
 
 pub fn monthly(anchor: &str, zone: &str) -> Schedule {
-    Schedule::Every(Cycle::at(Interval::Months(1), at(anchor), false, zone).expect("a cycle"))
+    let cycle = Cycle::at(Interval::Months(1), at(anchor), false, zone).expect("a cycle");
+    Schedule { cycle: Some(cycle), also: Vec::new() }
 }
 
 pub fn grant(id: i64, amount: i64, from: &str) -> Source {
@@ -38,7 +42,7 @@ pub fn grant(id: i64, amount: i64, from: &str) -> Source {
         to: NEVER,
         expires_at: NEVER,
         created_at: 0,
-        rollover: Rollover::ALL,
+        rollover: ALL,
         renewal: Renewal::Once,
     }
 }
@@ -52,7 +56,7 @@ pub fn allowance(id: i64, amount: Option<i64>, from: &str, to: i64, periods: &Sc
         to,
         expires_at: NEVER,
         created_at: 0,
-        rollover: Rollover::NOTHING,
+        rollover: NOTHING,
         renewal: Renewal::Allowance(periods.clone()),
     }
 }
@@ -85,6 +89,6 @@ pub fn left(quota: &Quota, until: i64, used: &[(i64, Quantity)]) -> Vec<(Id, Str
     let course = Course::of(quota, until, Until::Before(until)).expect("a course");
     let segments = course.run(&usage_of(&course, used)).expect("segments");
     let parts = segments.last().map_or(&[][..], |last| &last.parts);
-    let shown = |part: &Part| part.closing.map_or("unlimited".to_string(), |left| left.to_string());
-    parts.iter().map(|part| (course.source(part.source).id, shown(part))).collect()
+    let shown = |left: Option<Quantity>| left.map_or("unlimited".to_string(), |left| left.to_string());
+    parts.iter().map(|part| (course.source(part.source).id, shown(part.closing))).collect()
 }

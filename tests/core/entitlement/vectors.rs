@@ -166,11 +166,10 @@ impl Case<'_> {
                 let days = recurrence["interval"].as_str().and_then(|text| text.strip_prefix('P')?.strip_suffix('D'));
                 let days = days.and_then(|days| days.parse().ok()).expect("an interval of days");
                 let anchor = at(recurrence["anchor"].as_str().expect("an anchor"));
-                Renewal::Restored(Schedule::Every(
-                    Cycle::at(Interval::Days(days), anchor, false, "UTC").expect("a cycle"),
-                ))
+                let cycle = Cycle::at(Interval::Days(days), anchor, false, "UTC").expect("a cycle");
+                Renewal::Restored(Schedule { cycle: Some(cycle), also: Vec::new() })
             });
-            let rollover = grant.get("rollover").map_or(Rollover::NOTHING, |rollover| Rollover {
+            let rollover = grant.get("rollover").map_or(NOTHING, |rollover| Rollover {
                 min: number(rollover, "min").unwrap_or_default(),
                 max: number(rollover, "max"),
             });
@@ -198,7 +197,8 @@ impl Case<'_> {
     fn quota(&self) -> Quota {
         let resets: Vec<i64> = self.list("resets").iter().filter_map(Value::as_str).map(at).collect();
         let preserve_overage = self.0.get("preserve_overage").and_then(Value::as_bool).unwrap_or(false);
-        let rules = Rules { from: self.begin(), to: NEVER, resets: Schedule::At(resets), preserve_overage };
+        let rules =
+            Rules { from: self.begin(), to: NEVER, resets: Schedule { cycle: None, also: resets }, preserve_overage };
         Quota { sources: self.grants(), rules: vec![rules] }
     }
 
@@ -291,7 +291,7 @@ impl Case<'_> {
                 (source.from, source.to, source.expires_at) = (from, from + HOUR, from + HOUR);
             }
             until = self.list("grants").len() as i64 * HOUR;
-            quota.rules[0].resets = Schedule::At((0..until).step_by(HOUR as usize).collect());
+            quota.rules[0].resets.also = (0..until).step_by(HOUR as usize).collect();
             quota.rules[0].from = 0;
         }
         let until = until.min(quota.sources.iter().map(|source| source.to).max().expect("a grant"));
