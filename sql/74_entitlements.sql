@@ -271,7 +271,7 @@ BEGIN
       HINT = 'SELECT id, customer_id, feature_key, amount FROM meterflow.entitlement_grants lists them.';
   END IF;
   IF voided.voided_at IS NULL THEN
-    UPDATE meterflow.entitlement_grants AS g SET voided_at = coalesce(void_quota.at, clock_timestamp()), void_reason = reason
+    UPDATE meterflow.entitlement_grants AS g SET voided_at = coalesce(void_quota.at, clock_timestamp()), void_reason = void_quota.reason
      WHERE g.tenant_id = tenant AND g.id = grant_id RETURNING g.* INTO voided;
   END IF;
   RETURN voided.voided_at;

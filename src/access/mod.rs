@@ -68,7 +68,15 @@ fn access_rows(
 > {
     let rows = (|| {
         let quantity = wanted(quantity)?;
-        let until = at.map_or_else(|| Until::Through(session::now()), |at| Until::Before(unix_micros(at.into_inner())));
+        let until = match at.map(|at| unix_micros(at.into_inner())) {
+            None => Until::Through(session::now()),
+            Some(at) if EARLIEST < at && at < LATEST => Until::Before(at),
+            Some(_) => {
+                return Err(Fail::parameter("the time asked for must be finite")
+                    .detail("A quota is as of a time in the years 1 to 9999.")
+                    .hint("Leave it out for now."));
+            }
+        };
         let answers = answers(of_customer.unwrap_or_default(), of_feature, &quantity, until)?;
         Ok(answers.into_iter().map(|(feature, answer)| {
             let standing = answer.standing.as_ref();
@@ -223,7 +231,8 @@ fn entitlement_history_rows(
                 .detail(format!("It is {}: nothing of it is used up.", feature.kind.name()))
                 .hint("Ask for a metered feature."));
         };
-        let quota = held::quota(&held::held(&feature), &feature.grants, from).map_err(unreckonable)?;
+        let known_from = if from > EARLIEST { from } else { to };
+        let quota = held::quota(&held::held(&feature), &feature.grants, known_from).map_err(unreckonable)?;
         let course = Course::of(&quota, from, Until::Before(to)).map_err(unreckonable)?;
         let courses = [(meter_key.as_str(), course)];
         let usage = quantities::of(&tenant, customer, &courses)?.pop().unwrap_or_default();

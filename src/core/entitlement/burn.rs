@@ -37,14 +37,12 @@ pub struct Part {
     pub opening: Option<Quantity>,
     pub used: Quantity,
     pub closing: Option<Quantity>,
-    /// What has been used of it since it was last renewed or reset.
-    pub used_in_period: Quantity,
 }
 
 /// How things stand at the end of a course.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standing {
-    /// What was there for the period; None: without limit.
+    /// What there was and is to use in the period, usage + balance − overage; None: without limit.
     pub quota: Option<Quantity>,
     pub usage: Quantity,
     /// None: without limit.
@@ -98,29 +96,26 @@ impl Course<'_> {
     /// How things stand after the last of the segments; None if nothing has begun.
     pub fn standing(&self, segments: &[Segment]) -> Result<Option<Standing>, QuantityError> {
         let Some(last) = segments.last() else { return Ok(None) };
-        let (mut quota, mut balance) = (Some(Quantity::ZERO), Some(given_back(last.overage)));
+        let given_back = -last.overage.min(Quantity::ZERO);
+        let mut balance = Some(given_back);
         for part in &last.parts {
-            (quota, balance) = match (quota, balance, part.closing) {
-                (Some(quota), Some(balance), Some(closing)) => (
-                    Some(quota.checked_add(closing)?.checked_add(part.used_in_period)?),
-                    Some(balance.checked_add(closing)?),
-                ),
-                _ => (None, None),
+            balance = match (balance, part.closing) {
+                (Some(balance), Some(closing)) => Some(balance.checked_add(closing)?),
+                _ => None,
             };
         }
+        let overage = last.overage.max(Quantity::ZERO);
+        // What preserved overage has taken beforehand is no part of it.
+        let quota = |balance: Quantity| last.period_usage.checked_add(balance)?.checked_sub(overage);
         Ok(Some(Standing {
-            quota,
+            quota: balance.map(quota).transpose()?.map(|quota| quota.max(Quantity::ZERO)),
             usage: last.period_usage,
             balance,
-            overage: last.overage.max(Quantity::ZERO),
+            overage,
             period_start: last.period_start,
             next_reset: self.next_reset,
         }))
     }
-}
-
-fn given_back(overage: Quantity) -> Quantity {
-    -overage.min(Quantity::ZERO)
 }
 
 impl State<'_> {
@@ -189,7 +184,7 @@ impl State<'_> {
         }
         let closing = self.shown();
         let parts = opening.into_iter().zip(closing).map(|((source, opening, used), (_, closing, after))| {
-            Ok(Part { source, opening, used: after.checked_sub(used)?, closing, used_in_period: after })
+            Ok(Part { source, opening, used: after.checked_sub(used)?, closing })
         });
         Ok(Segment {
             from: phase.from,

@@ -76,8 +76,8 @@ fn sum(numbers: impl Iterator<Item = Quantity>) -> Quantity {
     numbers.fold(Quantity::ZERO, |sum, number| sum.checked_add(number).expect("a sum"))
 }
 
-/// A source, what is left of it and what was used of it, of all in effect.
-type Left = Vec<(Id, i64, Option<Quantity>, Quantity)>;
+/// A source, when it began and what is left of it, of all in effect.
+type Left = Vec<(Id, i64, Option<Quantity>)>;
 
 /// How things are: by source, overage, usage of the period.
 fn state(quota: &Quota, from: i64, until: i64, used: &[(i64, Quantity)]) -> (Left, Quantity, Quantity) {
@@ -87,7 +87,7 @@ fn state(quota: &Quota, from: i64, until: i64, used: &[(i64, Quantity)]) -> (Lef
     let mut left: Left = Vec::new();
     for part in &last.parts {
         let source = course.source(part.source);
-        left.push((source.id, source.from, part.closing, part.used_in_period));
+        left.push((source.id, source.from, part.closing));
     }
     (left, last.overage, last.period_usage)
 }
@@ -181,7 +181,7 @@ fn naive(quota: &Quota, until: i64, used: &[(i64, Quantity)]) -> (Left, Quantity
             }
         }
     }
-    let left = |one: &One<'_>| (one.source.id, one.source.from, one.source.amount.map(|_| one.left), one.used);
+    let left = |one: &One<'_>| (one.source.id, one.source.from, one.source.amount.map(|_| one.left));
     (ones.iter().map(left).collect(), overage, period)
 }
 
@@ -213,7 +213,7 @@ proptest! {
             let closing = sum(segment.parts.iter().filter_map(|part| part.closing));
             let taken = sum(segment.parts.iter().map(|part| part.used));
             prop_assert_eq!(opening, closing.checked_add(taken).expect("a sum"));
-            prop_assert!(segment.parts.iter().all(|part| !part.closing.is_some_and(Quantity::is_negative) && !part.used_in_period.is_negative()));
+            prop_assert!(!segment.parts.iter().any(|part| part.closing.is_some_and(Quantity::is_negative)));
             let after = closing.checked_sub(segment.overage).expect("a difference");
             let expected = [segment.granted, segment.forgiven, -segment.lapsed, -segment.usage];
             prop_assert_eq!(after, sum(expected.into_iter().chain([before])));
