@@ -75,7 +75,7 @@ CREATE TABLE meterflow.entitlements (
 CREATE UNIQUE INDEX entitlements_plan_key ON meterflow.entitlements (tenant_id, plan_key, plan_version, feature_key, valid_from) WHERE plan_key IS NOT NULL;
 CREATE UNIQUE INDEX entitlements_subscription_key ON meterflow.entitlements (tenant_id, subscription_id, feature_key, valid_from) WHERE subscription_id IS NOT NULL;
 CREATE UNIQUE INDEX entitlements_customer_key ON meterflow.entitlements (tenant_id, customer_id, feature_key, valid_from) WHERE customer_id IS NOT NULL;
-COMMENT ON TABLE meterflow.entitlements IS 'What the subscribers of a plan, one subscription, or one customer are entitled to. A customer''s own takes the place of all others, a subscription''s that of its plan''s; what several subscriptions and add-ons give adds up.';
+COMMENT ON TABLE meterflow.entitlements IS 'What the subscribers of a plan, one subscription, or one customer are entitled to. A customer''s own takes the place of all others, a subscription''s that of its plan''s; what several subscriptions and add-ons give adds up. A row that is changed counts as if it had always been so; for a change from a time on, INSERT the next with its valid_from.';
 COMMENT ON COLUMN meterflow.entitlements.plan_key IS 'Held by all who have this version of the plan, also as an add-on. plan_version defaults to the newest.';
 COMMENT ON COLUMN meterflow.entitlements.enabled IS 'False takes away what the plan gives: for a boolean feature the answer, for others as if there were none.';
 COMMENT ON COLUMN meterflow.entitlements.value IS 'Of a static feature.';
@@ -428,7 +428,7 @@ BEGIN
   END IF;
 END $$;
 COMMENT ON FUNCTION meterflow.ingest_within(text, text, json) IS
-  'ingest() of a customer''s events, all or none: error 53400 and nothing stored if they go beyond what the customer may use of the feature, whatever other sessions do at once through this function. Events that come by ingest() count and are not stopped.';
+  'ingest() of a customer''s events, all or none: error 53400 and nothing stored if they go beyond what the customer may use of the feature now, whatever other sessions do at once through this function. Events that come by ingest() count and are not stopped.';
 
 SELECT pg_catalog.pg_extension_config_dump('meterflow.features', '');
 SELECT pg_catalog.pg_extension_config_dump('meterflow.entitlements', '');

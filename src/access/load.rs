@@ -82,7 +82,8 @@ const OF_ITEMS: &str = "meterflow.subscriptions s \
       JOIN meterflow.subscription_items i ON i.tenant_id = s.tenant_id AND i.subscription_id = s.id \
       JOIN meterflow.plans p ON p.tenant_id = i.tenant_id AND p.key = i.plan_key AND p.version = i.plan_version";
 
-/// One feature, or all of the tenant by key, with all that a customer has ever had or will have of them.
+/// One feature, or all of the tenant by key, with all that a customer has ever had or will have of them. In one order: two
+/// subscriptions may bring the same entitlement, and what burns first must not be a matter of chance.
 pub fn features(tenant: &str, customer: &str, feature: Option<&str>, at: i64) -> Outcome<Vec<Feature>> {
     let (which, of_feature) = match feature {
         Some(_) => ("AND f.key = $4", "AND g.feature_key = $3"),
@@ -104,7 +105,7 @@ pub fn features(tenant: &str, customer: &str, feature: Option<&str>, at: i64) ->
                JOIN meterflow.entitlements e ON e.tenant_id = p.tenant_id AND e.plan_key = p.key AND e.plan_version = p.version \
               WHERE s.tenant_id = $1 AND s.customer_id = $2 AND e.feature_key = f.key \
            ) h ON true \
-          WHERE f.tenant_id = $1 {which} ORDER BY f.key"
+          WHERE f.tenant_id = $1 {which} ORDER BY f.key, h.id, h.subscription_id, h.starts_at"
     );
     let mut features: Vec<Feature> = Vec::new();
     spi::run(&sql, &[tenant.into(), customer.into(), spi::time(at), feature.into()], See::Statement, |row| {

@@ -103,21 +103,19 @@ fn the_allowance_burns_before_grants_and_those_by_priority_expiry_age_and_id() {
 
 #[test]
 fn a_void_ends_a_grant_and_leaves_what_burned_before() {
-    // By its expiry the first burns first; voided, it still has.
-    let expiring = Source { to: at("2024-01-10"), expires_at: at("2024-03-01"), ..grant(2, 10, "2024-01-01") };
-    let quota = Quota { sources: vec![expiring, grant(1, 10, "2024-01-01")], rules: Vec::new() };
-    let used = [(at("2024-01-02"), number(4)), (at("2024-01-20"), number(1))];
-    assert_eq!(
-        left(&quota, at("2024-01-09"), &used),
-        [(Id::Grant(2), "6".to_string()), (Id::Grant(1), "10".to_string())]
-    );
-    assert_eq!(left(&quota, at("2024-01-10"), &used), [(Id::Grant(1), "10".to_string())]);
-    assert_eq!(left(&quota, at("2024-02-01"), &used), [(Id::Grant(1), "9".to_string())]);
+    // By its expiry it burns last. Voided before the other expires, it still has.
+    let until = |to: &str, expires_at: &str, source| Source { to: at(to), expires_at: at(expires_at), ..source };
+    let voided = until("2024-01-10", "2024-03-01", grant(1, 10, "2024-01-01"));
+    let other = until("2024-02-01", "2024-02-01", grant(2, 10, "2024-01-01"));
+    let quota = Quota { sources: vec![voided, other], rules: Vec::new() };
+    let used = [(at("2024-01-02"), number(14)), (at("2024-01-20"), number(1))];
+    let shown =
+        |list: &[(i64, &str)]| list.iter().map(|(id, left)| (Id::Grant(*id), left.to_string())).collect::<Vec<_>>();
+    assert_eq!(left(&quota, at("2024-01-09"), &used), shown(&[(2, "0"), (1, "6")]));
+    assert_eq!(left(&quota, at("2024-01-10"), &used), shown(&[(2, "0")]));
     // Usage counts as long as something is in effect.
-    assert_eq!(
-        standing(&quota, Until::Before(at("2024-02-01")), &used).map(|standing| standing.usage),
-        Some(number(5))
-    );
+    let standing = standing(&quota, Until::Before(at("2024-01-31")), &used).expect("a standing");
+    assert_eq!((standing.usage, standing.overage), (number(15), number(1)));
 }
 
 #[test]
@@ -201,6 +199,11 @@ fn what_is_taken_back_is_given_back_in_reverse() {
     assert_eq!(balances(&quota, &used, &["2024-01-03", "2024-01-04"]), ["5 -0 used 15", "8 -0 used 12"]);
     // The grant has gone with what was left of it; what is given back beyond what was taken waits for usage to come.
     assert_eq!(balances(&quota, &used, &["2024-01-11", "2024-01-13"]), ["0 -0 used 12", "20 -0 used -8"]);
+    // What the grant gave last it is given back first, though something has begun in between.
+    let mut between = quota.clone();
+    between.sources.push(grant(2, 1, "2024-01-02T12:00Z"));
+    let back = left(&between, at("2024-01-04"), &used);
+    assert_eq!(back.iter().map(|(_, left)| left.as_str()).collect::<Vec<_>>(), ["0", "8", "1"]);
     let used = seats(&[("2024-01-02", 15), ("2024-01-12", -20), ("2024-01-13", 12)]);
     assert_eq!(balances(&quota, &used, &["2024-01-14"]), ["8 -0 used 7"]);
 }

@@ -43,7 +43,7 @@ fn source(id: i64, unlimited: bool) -> impl Strategy<Value = Source> {
                 2 => (Id::Grant(id), amount.or(Some(7)), Renewal::Restored(times)),
                 _ => (Id::Grant(id), amount.or(Some(7)), Renewal::Once),
             };
-            let expires_at = if voided && to != NEVER { to + HOUR } else { to };
+            let expires_at = if voided && to != NEVER { to + 20 * HOUR } else { to };
             let from = from * HOUR;
             Source { id, amount: amount.map(number), priority, from, to, expires_at, created_at, rollover, renewal }
         },
