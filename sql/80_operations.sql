@@ -374,7 +374,7 @@ BEGIN
       EXECUTE format('REVOKE ALL ON %s %s FROM %s', CASE item.kind WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'ROUTINE' ELSE 'TABLE' END, item.name, grantee);
     ELSIF item.kind = 'f' THEN
       IF access = 'admin' OR (access = 'read' AND item.volatility <> 'v')
-         OR (access = 'ingest' AND item.function IN ('ingest', 'ingest_rows', 'ingest_text_rows', 'void_event', 'amend_event', 'current_tenant')) THEN
+         OR (access = 'ingest' AND item.function IN ('ingest', 'ingest_rows', 'ingest_text_rows', 'ingest_within', 'void_event', 'amend_event', 'current_tenant')) THEN
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', item.name, grantee);
       END IF;
     ELSIF item.kind = 'S' THEN

@@ -15,6 +15,8 @@ mod cycle;
 mod decimal_tests;
 #[path = "core/delta.rs"]
 mod delta;
+#[path = "core/entitlement/mod.rs"]
+mod entitlement;
 #[path = "core/event.rs"]
 mod event;
 #[path = "core/invoice.rs"]

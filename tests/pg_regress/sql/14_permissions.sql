@@ -15,6 +15,8 @@ INSERT INTO meterflow.plans (key, currency) VALUES ('pro', 'USD'), ('big', 'USD'
 INSERT INTO meterflow.prices (plan_key, key, meter_key, model, advance) VALUES ('pro', 'calls', 'calls', '{"model":"per_unit","unit_amount":1}', false), ('pro', 'seat', NULL, '{"model":"per_unit","unit_amount":10}', true);
 INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUES (1401, 'acme', 'pro', now() - interval '2 hours');
 INSERT INTO meterflow.coupons (code, kind, value) VALUES ('TEN', 'percentage', 10);
+INSERT INTO meterflow.features (key, kind, meter_key) VALUES ('api', 'metered', 'calls');
+INSERT INTO meterflow.entitlements (feature_key, customer_id, amount) VALUES ('api', 'acme', 100);
 
 -- Functions that PUBLIC may call. None of them changes anything: whatever is volatile is granted.
 SELECT p.oid::regprocedure AS public_function
@@ -78,6 +80,12 @@ SELECT count(*) FROM meterflow.invoices;
 SELECT * FROM meterflow.usage('calls', now() - interval '1 hour', now());
 SELECT * FROM meterflow.verify();
 SELECT * FROM meterflow.wallet_balance('acme');
+SELECT * FROM meterflow.check_access('acme', 'api');
+SELECT meterflow.grant_quota('acme', 'api', 1, 'key');
+SELECT meterflow.void_quota(1, 'why');
+SELECT meterflow.reset_quota('acme', 'api', 'key');
+SELECT * FROM meterflow.ingest_within('acme', 'api', '[]');
+INSERT INTO meterflow.entitlements (feature_key, customer_id) VALUES ('api', 'acme');
 SELECT * FROM meterflow.status();
 SELECT * FROM meterflow.health();
 SELECT count(*) FROM meterflow.events;
@@ -109,6 +117,8 @@ SELECT meterflow.amend_event('b', '{"properties":{"n":1}}', 'a test') IS NOT NUL
 SELECT count(*) FROM meterflow.events;
 SELECT count(*) FROM meterflow.inbox;
 SELECT * FROM meterflow.usage('calls', now() - interval '1 hour', now() + interval '1 hour', 'acme');
+SELECT * FROM meterflow.check_access('acme', 'api');
+SELECT * FROM meterflow.ingest_within('acme', 'api', '{"transaction_id":"w","customer_id":"acme","event_name":"call"}');
 INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('mine', 'call', 'count');
 SELECT * FROM meterflow.maintain();
 \set VERBOSITY default
@@ -151,6 +161,9 @@ SELECT count(*) AS prices FROM meterflow.preview_plan('pro', '{"calls": 5}');
 SELECT meterflow.subscription_status(1401), period_start IS NOT NULL AS period FROM meterflow.current_period(1401);
 SELECT count(*) FROM meterflow.verify_billing();
 SELECT count(*) AS receivables FROM meterflow.receivables();
+SELECT allowed FROM meterflow.check_access('acme', 'api');
+SELECT count(*) AS features FROM meterflow.customer_entitlements('acme');
+SELECT count(*) > 0 AS history FROM meterflow.entitlement_history('acme', 'api', now() - interval '1 hour', now());
 -- Nothing that reads is kept from it.
 SELECT c.oid::regclass AS unreadable FROM pg_class AS c
  WHERE c.relnamespace = 'meterflow'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT has_table_privilege('regress_mf_read', c.oid, 'SELECT') AND c.relname NOT SIMILAR TO '(events|dedup_keys|deltas)_%' ORDER BY 1;
@@ -199,6 +212,11 @@ SELECT meterflow.finalize_invoice(:draft, 'final') > 0 AS final;
 CALL meterflow.run_billing();
 SELECT count(*) FROM meterflow.bill_progressive();
 SELECT count(*) FROM meterflow.verify_billing();
+INSERT INTO meterflow.features (key, kind, meter_key) VALUES ('admins', 'metered', 'admins');
+INSERT INTO meterflow.entitlements (feature_key, plan_key, amount) VALUES ('admins', 'pro2', 1);
+SELECT meterflow.grant_quota('admins', 'admins', 5, 'a gift') AS quota \gset
+SELECT meterflow.void_quota(:quota, 'a test') IS NOT NULL AS voided, meterflow.reset_quota('admins', 'admins', 'a reset') > 0 AS reset;
+SELECT accepted FROM meterflow.ingest_within('acme', 'api', '{"transaction_id":"within","customer_id":"acme","event_name":"call"}');
 SELECT p.oid::regprocedure AS not_for_admins FROM pg_proc AS p WHERE p.pronamespace = 'meterflow'::regnamespace AND NOT has_function_privilege('regress_mf_admin', p.oid, 'EXECUTE');
 RESET ROLE;
 
