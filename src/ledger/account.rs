@@ -331,18 +331,21 @@ impl Account {
     }
 
     /// Takes out of the purse what active holds have set aside, from the end that burns last. What can be set aside in few
-    /// wallets goes first, and limited wallets before those that can pay for anything.
-    pub fn set_aside(&mut self) -> Outcome<()> {
+    /// wallets goes first, and limited wallets before those that can pay for anything. Returns what no credit is there for,
+    /// in minor units.
+    pub fn set_aside(&mut self) -> Outcome<i128> {
         let mut held = std::mem::take(&mut self.held);
+        let mut nowhere = 0;
         held.sort_by_key(|reserve| reserve.meter.is_some());
         for reserve in &held {
             let meter = reserve.meter.as_deref();
             let limited = |wallet: &Wallet| covers(wallet, meter) && !covers(wallet, None);
             let missing = self.purse.reserve(reserve.minor, reserve.at, limited).map_err(too_large)?;
-            self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter)).map_err(too_large)?;
+            let reserved = self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter));
+            nowhere += reserved.map_err(too_large)?;
         }
         self.held = held;
-        Ok(())
+        Ok(nowhere)
     }
 
     /// Takes a hold out of what active holds have set aside.

@@ -187,6 +187,15 @@ impl Purse {
         Ok(Taken { lot: place, amount, minor })
     }
 
+    /// Puts back what was taken.
+    pub fn put_back(&mut self, taken: &[Taken]) -> Result<(), QuantityError> {
+        for taken in taken {
+            let lot = &mut self.lots[taken.lot];
+            lot.remaining = lot.remaining.checked_add(&taken.amount)?;
+        }
+        Ok(())
+    }
+
     /// Takes minor units for a debt that has this time, in burn order of the lots that can pay; returns what is missing.
     pub fn burn(
         &mut self,
