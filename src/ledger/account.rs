@@ -6,7 +6,7 @@ use crate::core::calendar::{Cycle, Interval};
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
 use crate::core::ledger::{Limit, Lot, Part, Purse, Recurring, Source, Taken, Totals, Unit, Wallet, parts};
-use crate::core::pricing::Amount;
+use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::spi::{self, Row, See};
 
@@ -348,6 +348,19 @@ impl Account {
         Ok(nowhere)
     }
 
+    /// How far wallets that pay for anything may still go below zero, in minor units.
+    pub fn may_owe(&self) -> Outcome<i128> {
+        let mut sum = 0_i128;
+        for (place, wallet) in self.purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet, None)) {
+            let owed = self.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+            sum = match wallet.limit {
+                Limit::Unlimited => i128::MAX,
+                Limit::Of(limit) => sum.saturating_add(self.money(&limit)?.saturating_sub(owed).max(0)),
+            };
+        }
+        Ok(sum)
+    }
+
     /// Takes a hold out of what active holds have set aside.
     pub fn let_go(&mut self, amount: &Amount, meter: Option<&str>, made_at: i64) -> Outcome<()> {
         let mut minor = self.money(amount)?;
@@ -378,8 +391,7 @@ impl Account {
 
     /// Minor units of an amount that is whole in them.
     pub fn money(&self, amount: &Amount) -> Outcome<i128> {
-        crate::core::ledger::minor_of(amount, self.purse.digits, crate::core::pricing::Rounding::HalfUp)
-            .map_err(too_large)
+        crate::core::ledger::minor_of(amount, self.purse.digits, Rounding::HalfUp).map_err(too_large)
     }
 
     /// An amount in the currency, with all its decimals.
