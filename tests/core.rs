@@ -21,6 +21,8 @@ mod entitlement;
 mod event;
 #[path = "core/invoice.rs"]
 mod invoice;
+#[path = "core/ledger.rs"]
+mod ledger;
 #[path = "core/meter.rs"]
 mod meter;
 #[path = "core/pricing/mod.rs"]

@@ -143,8 +143,9 @@ impl Credit {
         })
     }
 
-    pub fn into_account(self) -> ledger::Account {
-        self.account
+    /// The account, and what was taken out of it.
+    pub fn into_account(self) -> (ledger::Account, Vec<Taken>) {
+        (self.account, self.taken)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::core::calendar::{Cycle, Interval};
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
 use crate::core::ledger::{Limit, Lot, Part, Purse, Recurring, Source, Taken, Totals, Unit, Wallet, parts};
-use crate::core::pricing::Amount;
+use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::spi::{self, Row, See};
 
@@ -119,8 +119,9 @@ pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64
     })?
     .unwrap_or_default();
 
-    // Dead lots pay for holds that were made while they lived.
+    // Dead lots pay for holds that were made while they lived, and paid at their start what was owed then.
     let since = totals.held.iter().map(|held| held.since).fold(since, i64::min);
+    let since = totals.overdrafts.iter().map(|owed| owed.since).fold(since, i64::min);
     let mut purse = Purse { digits, wallets: Vec::new(), lots: Vec::new(), as_of };
     let mut recurring = Vec::new();
     let [a, b, c] = who();
@@ -196,7 +197,7 @@ fn wallet(row: &Row<'_>, id: i64, totals: &Totals) -> Outcome<Wallet> {
         _ => None,
     });
     let scope = Scope { meters: list(6), prices: list(7), plans: list(8), kinds: kinds.collect(), lines: Vec::new() };
-    let overdraft = totals.overdrafts.iter().find(|sum| sum.wallet == id).map(|sum| sum.amount);
+    let owed = totals.overdrafts.iter().find(|sum| sum.wallet == id);
     Ok(Wallet {
         id,
         name: row.text(18)?,
@@ -204,7 +205,8 @@ fn wallet(row: &Row<'_>, id: i64, totals: &Totals) -> Outcome<Wallet> {
         unit,
         scope,
         limit,
-        overdraft: overdraft.unwrap_or_default(),
+        overdraft: owed.map(|sum| sum.amount).unwrap_or_default(),
+        owes_since: owed.map(|sum| sum.since).unwrap_or_default(),
     })
 }
 
@@ -329,18 +331,34 @@ impl Account {
     }
 
     /// Takes out of the purse what active holds have set aside, from the end that burns last. What can be set aside in few
-    /// wallets goes first, and limited wallets before those that can pay for anything.
-    pub fn set_aside(&mut self) -> Outcome<()> {
+    /// wallets goes first, and limited wallets before those that can pay for anything. Returns what no credit is there for,
+    /// in minor units.
+    pub fn set_aside(&mut self) -> Outcome<i128> {
         let mut held = std::mem::take(&mut self.held);
+        let mut nowhere = 0;
         held.sort_by_key(|reserve| reserve.meter.is_some());
         for reserve in &held {
             let meter = reserve.meter.as_deref();
             let limited = |wallet: &Wallet| covers(wallet, meter) && !covers(wallet, None);
             let missing = self.purse.reserve(reserve.minor, reserve.at, limited).map_err(too_large)?;
-            self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter)).map_err(too_large)?;
+            let reserved = self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter));
+            nowhere += reserved.map_err(too_large)?;
         }
         self.held = held;
-        Ok(())
+        Ok(nowhere)
+    }
+
+    /// How far wallets that pay for anything may still go below zero, in minor units.
+    pub fn may_owe(&self) -> Outcome<i128> {
+        let mut sum = 0_i128;
+        for (place, wallet) in self.purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet, None)) {
+            let owed = self.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+            sum = match wallet.limit {
+                Limit::Unlimited => i128::MAX,
+                Limit::Of(limit) => sum.saturating_add(self.money(&limit)?.saturating_sub(owed).max(0)),
+            };
+        }
+        Ok(sum)
     }
 
     /// Takes a hold out of what active holds have set aside.
@@ -373,8 +391,7 @@ impl Account {
 
     /// Minor units of an amount that is whole in them.
     pub fn money(&self, amount: &Amount) -> Outcome<i128> {
-        crate::core::ledger::minor_of(amount, self.purse.digits, crate::core::pricing::Rounding::HalfUp)
-            .map_err(too_large)
+        crate::core::ledger::minor_of(amount, self.purse.digits, Rounding::HalfUp).map_err(too_large)
     }
 
     /// An amount in the currency, with all its decimals.

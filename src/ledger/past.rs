@@ -21,7 +21,7 @@ pub fn load_past(tenant: &str, customer: &str, currency: &str, as_of: i64, since
     }
     let purse = &mut account.purse;
     spi::run(
-        "SELECT e.wallet_id, e.grant_id, sum(e.amount), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at), max(g.created_at) \
+        "SELECT e.wallet_id, e.grant_id, sum(e.amount), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at), max(g.created_at), max(e.effective_at) FILTER (WHERE e.amount < 0) \
            FROM meterflow.wallets w JOIN meterflow.ledger_entries e ON e.tenant_id = w.tenant_id AND e.wallet_id = w.id AND e.effective_at <= $4 \
            LEFT JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
           WHERE w.tenant_id = $1 AND w.customer_id = $2 AND w.currency = $3 GROUP BY e.wallet_id, e.grant_id HAVING sum(e.amount) <> 0",
@@ -32,7 +32,10 @@ pub fn load_past(tenant: &str, customer: &str, currency: &str, as_of: i64, since
             let Some(wallet) = purse.wallets.iter().position(|wallet| wallet.id == id) else { return Ok(()) };
             let remaining = stored(row, 2)?;
             match row.get::<i64>(1) {
-                None => purse.wallets[wallet].overdraft = -remaining,
+                None => {
+                    purse.wallets[wallet].overdraft = -remaining;
+                    purse.wallets[wallet].owes_since = row.time(8)?;
+                }
                 Some(grant) => purse.lots.push(Lot {
                     source: Source::Grant(grant),
                     wallet,

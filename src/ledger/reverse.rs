@@ -105,6 +105,7 @@ pub fn give_back(
         }
         let Some(grant) = part.grant else {
             journal.owe(account, transaction, part.wallet, -sum, from, now)?;
+            unsettle(account, journal, transaction, part.wallet)?;
             continue;
         };
         journal.of_grant(account, transaction, part.wallet, grant, sum, from, now)?;
@@ -117,6 +118,53 @@ pub fn give_back(
             journal.of_grant(account, transaction, part.wallet, grant, -paid, "overdraft", now)?;
             journal.owe(account, transaction, part.wallet, -paid, "overdraft", now)?;
         }
+    }
+    Ok(())
+}
+
+/// Where a grant has paid an overdraft that is taken back now, the grant gets it back: the last that paid is the first.
+fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wallet: usize) -> Outcome<()> {
+    let too_much = -account.purse.wallets[wallet].overdraft;
+    if !too_much.is_positive() {
+        return Ok(());
+    }
+    let mut paid: Vec<(i64, Option<Life>, Amount)> = Vec::new();
+    spi::run(
+        "SELECT e.grant_id, -sum(e.amount), bool_or(g.lasting), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at) \
+           FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
+          WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
+          GROUP BY e.grant_id HAVING sum(e.amount) < 0 ORDER BY max(e.effective_at) DESC, max(e.transaction_id) DESC, e.grant_id DESC",
+        &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
+        See::Statement,
+        |row| {
+            let life = Life {
+                promotional: row.bool(4)?,
+                priority: row.int4(3)?,
+                effective_at: row.time(5)?,
+                expires_at: row.time(6)?,
+            };
+            paid.push((row.int8(0)?, row.bool(2)?.then_some(life), stored(row, 1)?));
+            Ok(())
+        },
+    )?;
+    let now = journal.now;
+    let mut left = too_much;
+    for (grant, lasting, amount) in paid {
+        let amount = if amount.cmp(&left).is_gt() { left } else { amount };
+        if amount.is_positive() {
+            let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
+            let sum = Sum { amount, minor };
+            journal.of_grant(account, transaction, wallet, (grant, lasting), sum, "overdraft", now)?;
+            journal.owe(account, transaction, wallet, sum, "overdraft", now)?;
+            left = left.checked_sub(&amount).map_err(too_large)?;
+        }
+    }
+    if left.is_positive() {
+        return Err(Fail::corrupt(format!(
+            "more was lent by wallet {} than its grants have paid",
+            account.purse.wallets[wallet].id
+        ))
+        .detail(format!("{left} is too much.")));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::pg::session;
 use crate::pg::spi::{self, See};
 
 use super::args::{body, used_otherwise};
+use super::position::Position;
 use super::verbs::{Of, require, spend};
 
 /// The transaction of a debit, or why there is none: code and message.
@@ -57,8 +58,9 @@ pub fn debits(
     }
     spi::in_new_snapshot(|| {
         let mut known = known_keys(tenant, asked.iter().flatten())?;
-        for account in accounts.values_mut().filter(|account| !account.owes) {
-            account.set_aside()?;
+        let mut positions = BTreeMap::new();
+        for (name, account) in accounts {
+            positions.insert(name, Position::of(account)?);
         }
         let mut journal = Journal::new(tenant, now);
         let mut outcomes = Vec::with_capacity(asked.len());
@@ -81,40 +83,40 @@ pub fn debits(
                 }
                 None => {}
             }
-            let Some(account) = accounts.get_mut(asked.customer).filter(|_| !missing.contains(&asked.customer)) else {
+            let Some(position) = positions.get_mut(asked.customer).filter(|_| !missing.contains(&asked.customer))
+            else {
                 outcomes.push(Err(("unknown_customer", format!("there is no customer \"{}\"", asked.customer))));
                 continue;
             };
-            let outcome = debit(account, &mut journal, &asked)?;
+            let outcome = debit(position, &mut journal, &asked)?;
             if let Ok(id) = outcome {
                 known.insert(asked.key.to_string(), (id, asked.body));
             }
             outcomes.push(outcome);
         }
-        journal.write(&accounts.values().collect::<Vec<_>>())?;
+        journal.write(&positions.values().map(|position| &position.account).collect::<Vec<_>>())?;
         Ok(outcomes)
     })
 }
 
-fn debit(account: &mut Account, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
-    let minor = account.money(&asked.amount)?;
+fn debit(position: &mut Position, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
     let of = Of { wallet: None, meter: None };
-    if let Err(fail) = require(account, minor, of) {
+    let sum = super::args::Sum {
+        currency: position.account.currency.clone(),
+        unit: None,
+        digits: position.account.purse.digits,
+        amount: asked.amount,
+    };
+    if let Err(fail) = require(position, &sum, of) {
         return if fail.state() == SqlState::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED {
             Ok(Err(("insufficient_credit", fail.explained())))
         } else {
             Err(fail)
         };
     }
-    let sum = super::args::Sum {
-        currency: account.currency.clone(),
-        unit: None,
-        digits: account.purse.digits,
-        amount: asked.amount,
-    };
     let act = Act { kind: "debit", key: Some((asked.key, &asked.body)), ..Act::default() };
-    let transaction = journal.act(account, &act)?;
-    spend(account, journal, transaction, &sum, minor, of, false)?;
+    let transaction = journal.act(&position.account, &act)?;
+    spend(position, journal, transaction, &sum, of, false)?;
     Ok(Ok(transaction))
 }
 

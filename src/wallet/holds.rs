@@ -265,10 +265,11 @@ fn close_hold(
             let mut transaction = None;
             if minor > 0 {
                 account.let_go(&held.amount, held.meter.as_deref(), held.created_at)?;
-                account.set_aside()?;
+                let mut position = Position::of(account)?;
                 let act = Act { kind: "capture", description, hold: Some(hold_id), ..Act::default() };
-                let id = journal.act(&account, &act)?;
-                verbs::capture(&mut account, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;
+                let id = journal.act(&position.account, &act)?;
+                verbs::capture(&mut position, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;
+                account = position.account;
                 transaction = Some(id);
             }
             account

@@ -12,7 +12,10 @@ use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::args::{Sum, body, key, known, need};
-use super::position::{Position, insufficient};
+use super::position::{Position, holds, insufficient};
+
+/// Minor units that may be added at once, as on a line of an invoice: sums of credit are far from what does not fit.
+const MOST: i128 = 10_i128.pow(30);
 
 /// Puts credit into a wallet as a new grant; returns the transaction and the grant.
 #[pg_extern(sql = "")]
@@ -72,6 +75,15 @@ fn add_credit(
                     .hint("It counts from effective_at on, and until before expires_at."));
             }
             let place = open_wallet(&mut account, &sum, wallet)?;
+            let minor = account.purse.minor(place, &sum.amount, Rounding::Up).map_err(too_large)?;
+            if minor > MOST {
+                return Err(Fail::new(
+                    SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+                    "so much credit can not be added at once",
+                )
+                .detail(format!("The amount is {}.", sum.text()))
+                .hint("There is not so much money: look for a mistake in the unit."));
+            }
             let mut journal = Journal::new(&tenant, now);
             let (kind, from) = if verb == "top_up" { ("top_up", "payments") } else { ("grant", "promotions") };
             let act = Act { kind, description, key: Some((idempotency_key, &body)), ..Act::default() };
@@ -168,21 +180,20 @@ fn debit(
             &meter_key,
             &i64::from(overdraw),
         ]);
-        locked(&tenant, customer, &sum.currency, None, |mut account, now| {
+        locked(&tenant, customer, &sum.currency, None, |account, now| {
             if let Some(id) = known(&tenant, idempotency_key, &body)? {
                 return Ok(id);
             }
             let of = Of { wallet, meter: meter_key };
             let mut journal = Journal::new(&tenant, now);
-            let minor = worth(&account, &sum)?;
+            let mut position = Position::of(account)?;
             if !overdraw {
-                require(&account, minor, of)?;
+                require(&position, &sum, of)?;
             }
-            account.set_aside()?;
             let act = Act { kind: "debit", description, key: Some((idempotency_key, &body)), ..Act::default() };
-            let transaction = journal.act(&account, &act)?;
-            spend(&mut account, &mut journal, transaction, &sum, minor, of, overdraw)?;
-            journal.write(&[&account])?;
+            let transaction = journal.act(&position.account, &act)?;
+            spend(&mut position, &mut journal, transaction, &sum, of, overdraw)?;
+            journal.write(&[&position.account])?;
             Ok(transaction)
         })
     };
@@ -191,58 +202,56 @@ fn debit(
 
 /// What a sum is worth in minor units; of a unit rounded up.
 pub fn worth(account: &Account, sum: &Sum) -> Outcome<i128> {
-    match &sum.unit {
-        None => sum.minor(),
-        Some(key) => {
-            let wallet = account
-                .purse
-                .wallets
-                .iter()
-                .position(|wallet| wallet.unit.as_ref().is_some_and(|unit| unit.key == *key));
-            match wallet {
-                Some(wallet) => account.purse.minor(wallet, &sum.amount, Rounding::Up).map_err(too_large),
-                None => Err(insufficient(account, 0, 0).detail(format!(
-                    "Customer \"{}\" has no wallet that holds {key}; {} is asked for.",
-                    account.customer,
-                    sum.text()
-                ))),
-            }
-        }
+    let Some(key) = &sum.unit else { return sum.minor() };
+    match account.purse.wallets.iter().position(|wallet| holds(wallet, key)) {
+        Some(wallet) => account.purse.minor(wallet, &sum.amount, Rounding::Up).map_err(too_large),
+        None => Err(insufficient(account, 0, 0).detail(format!(
+            "Customer \"{}\" has no wallet that holds {key}; {} is asked for.",
+            account.customer,
+            sum.text()
+        ))),
     }
 }
 
 /// An error unless so much is available.
-pub fn require(account: &Account, minor: i128, of: Of<'_>) -> Outcome<()> {
-    Position::of(account.clone())?.require(minor, |wallet| of.covers(wallet))
+pub fn require(position: &Position, sum: &Sum, of: Of<'_>) -> Outcome<()> {
+    let minor = worth(&position.account, sum)?;
+    match &sum.unit {
+        None => position.require(minor, |wallet| of.covers(wallet)),
+        Some(key) => position.require_units(key, &sum.amount, minor, |wallet| of.covers(wallet)),
+    }
 }
 
 /// Burns a sum, then lets wallets owe the rest as far as their limits go; `overdraw`: as far as it takes.
 pub fn spend(
-    account: &mut Account,
+    position: &mut Position,
     journal: &mut Journal,
     transaction: i64,
     sum: &Sum,
-    minor: i128,
     of: Of<'_>,
     overdraw: bool,
 ) -> Outcome<()> {
-    let (now, mut taken) = (journal.now, Vec::new());
-    let missing = match &sum.unit {
-        None => account.purse.burn(minor, now, |wallet| of.covers(wallet), &mut taken).map_err(too_large)?,
+    let now = journal.now;
+    let (taken, missing) = match &sum.unit {
+        None => position
+            .take(sum.minor()?, |minor, purse, taken| purse.burn(minor, now, |wallet| of.covers(wallet), taken))?,
         Some(key) => {
-            let in_unit =
-                |wallet: &Wallet| of.covers(wallet) && wallet.unit.as_ref().is_some_and(|unit| unit.key == *key);
-            let missing = account.purse.burn_amount(sum.amount, now, in_unit, &mut taken).map_err(too_large)?;
-            match account.purse.wallets.iter().position(in_unit) {
-                Some(wallet) => account.purse.minor(wallet, &missing, Rounding::Up).map_err(too_large)?,
-                None => minor,
-            }
+            let in_unit = |wallet: &Wallet| of.covers(wallet) && holds(wallet, key);
+            let (taken, missing) =
+                position.take(sum.amount, |amount, purse, taken| purse.burn_amount(amount, now, in_unit, taken))?;
+            let purse = &position.account.purse;
+            let missing = match purse.wallets.iter().position(in_unit) {
+                Some(wallet) => purse.minor(wallet, &missing, Rounding::Up).map_err(too_large)?,
+                None => worth(&position.account, sum)?,
+            };
+            (taken, missing)
         }
     };
+    let account = &mut position.account;
     for taken in &taken {
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, of, overdraw, "revenue")
+    owe(account, journal, transaction, missing, of, overdraw)
 }
 
 /// Lets wallets owe.
@@ -253,7 +262,6 @@ fn owe(
     mut missing: i128,
     of: Of<'_>,
     overdraw: bool,
-    to: &str,
 ) -> Outcome<()> {
     let asked = missing;
     for place in 0..account.purse.wallets.len() {
@@ -273,29 +281,31 @@ fn owe(
                 None => money,
                 Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
             };
-            journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, to, journal.now)?;
+            journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, "revenue", journal.now)?;
             missing -= part;
         }
     }
     if missing > 0 { Err(insufficient(account, asked, asked - missing)) } else { Ok(()) }
 }
 
-/// Burns what a hold has set aside for a capture; the purse has other holds taken out.
+/// Spends what a hold had set aside, which has been let go of. It was there when the hold was made, so it is spent whatever
+/// has come since.
 pub fn capture(
-    account: &mut Account,
+    position: &mut Position,
     journal: &mut Journal,
     transaction: i64,
     minor: i128,
     held_at: i64,
     meter: Option<&str>,
 ) -> Outcome<()> {
-    let mut taken = Vec::new();
-    let missing = account.purse.burn(minor, held_at, |wallet| covers(wallet, meter), &mut taken).map_err(too_large)?;
+    let now = journal.now;
+    let (taken, missing) = position
+        .take(minor, |minor, purse, taken| purse.burn(minor, held_at, |wallet| covers(wallet, meter), taken))?;
+    let account = &mut position.account;
     for taken in &taken {
-        let now = journal.now;
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, Of { wallet: None, meter }, false, "revenue")
+    owe(account, journal, transaction, missing, Of { wallet: None, meter }, true)
 }
 
 /// Many debits in one transaction: what each came to. A debit fails alone, for want of credit or for a key that was used
@@ -372,15 +382,14 @@ fn transfer(
             ledger::lock(&tenant, customer, &from.currency)?;
             ledger::bring_up_to(&tenant, customer, &from.currency, crate::pg::session::now())?;
         }
-        locked(&tenant, &from.customer, &from.currency, None, |mut giver, now| {
+        locked(&tenant, &from.customer, &from.currency, None, |giver, now| {
             if let Some(id) = known(&tenant, idempotency_key, &body)? {
                 return Ok(id);
             }
             let name = wallet_of(&giver, from.id)?.name.clone();
-            let of = Of { wallet: Some(&name), meter: None };
-            let minor = worth(&giver, &sum)?;
-            require(&giver, minor, of)?;
-            giver.set_aside()?;
+            let position = Position::of(giver)?;
+            require(&position, &sum, Of { wallet: Some(&name), meter: None })?;
+            let mut giver = position.account;
             let mut journal = Journal::new(&tenant, now);
             let act = Act { kind: "transfer", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&giver, &act)?;
@@ -390,8 +399,9 @@ fn transfer(
                 .burn_amount(sum.amount, now, |wallet| wallet.id == from.id, &mut taken)
                 .map_err(too_large)?;
             if missing.is_positive() {
-                let left = minor - giver.money(&missing).unwrap_or(minor);
-                return Err(insufficient(&giver, minor, left));
+                let short = giver.purse.minor(place_of(&giver, from.id)?, &missing, Rounding::Up).map_err(too_large)?;
+                let minor = worth(&giver, &sum)?;
+                return Err(insufficient(&giver, minor, minor - short));
             }
             let mut moved = Vec::new();
             for taken in &taken {

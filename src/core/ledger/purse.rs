@@ -63,6 +63,8 @@ pub struct Wallet {
     pub limit: Limit,
     /// What it owes, in its unit: 0 or more.
     pub overdraft: Amount,
+    /// When that last became more; of one that owes nothing it says nothing.
+    pub owes_since: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -124,15 +126,19 @@ impl Purse {
 
     /// Lets grants that have begun pay what their wallets owe, in the order in which they began; returns what they paid.
     ///
-    /// Whoever writes does this first. So where a wallet owes and a grant of it has credit left, the grant began after the
-    /// last write, and the wallet owed then what it owes now: it pays at its start, even if it has expired since.
+    /// Whoever writes does this first, and a wallet only comes to owe when nothing of it is left that lives. So a grant
+    /// that has credit left began after that, and paid at its start, even if it has expired since; or it was dead then,
+    /// and what it has left is none of this debt's.
     pub fn settle(&mut self) -> Result<Vec<Taken>, QuantityError> {
         let mut paid = Vec::new();
         if self.wallets.iter().all(|wallet| wallet.overdraft.is_zero()) {
             return Ok(paid);
         }
-        let mut order: Vec<usize> =
-            (0..self.lots.len()).filter(|lot| self.lots[*lot].effective_at <= self.as_of).collect();
+        let pays = |lot: &Lot| {
+            lot.is_live(self.as_of)
+                || (lot.effective_at <= self.as_of && lot.effective_at > self.wallets[lot.wallet].owes_since)
+        };
+        let mut order: Vec<usize> = (0..self.lots.len()).filter(|lot| pays(&self.lots[*lot])).collect();
         order.sort_by_key(|lot| (self.lots[*lot].effective_at, *lot));
         for place in order {
             let lot = &self.lots[place];
@@ -179,6 +185,15 @@ impl Purse {
         let lot = &mut self.lots[place];
         lot.remaining = lot.remaining.checked_sub(&amount)?;
         Ok(Taken { lot: place, amount, minor })
+    }
+
+    /// Puts back what was taken.
+    pub fn put_back(&mut self, taken: &[Taken]) -> Result<(), QuantityError> {
+        for taken in taken {
+            let lot = &mut self.lots[taken.lot];
+            lot.remaining = lot.remaining.checked_add(&taken.amount)?;
+        }
+        Ok(())
     }
 
     /// Takes minor units for a debt that has this time, in burn order of the lots that can pay; returns what is missing.
