@@ -37,7 +37,7 @@ impl Credit {
         let since = lines.iter().map(|line| time_of(line, bill.issued_at)).fold(bill.issued_at, i64::min);
         let mut account = ledger::load(bill.tenant, bill.payer, bill.currency, bill.issued_at, since)?;
         account.purse.settle().map_err(ledger::too_large)?;
-        account.set_aside()?;
+        account.set_aside(|_, _| true)?;
         Ok(Credit { account, taken: Vec::new() })
     }
 

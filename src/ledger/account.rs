@@ -24,6 +24,8 @@ pub struct Account {
     pub purse: Purse,
     /// What holds that are active at the time have set aside, by what they are for.
     pub held: Vec<Reserve>,
+    /// What has been taken out of the purse for them.
+    pub aside: Vec<Taken>,
     /// The customer is or pays for a subscriber, or has an invoice to pay.
     pub owes: bool,
 }
@@ -165,6 +167,7 @@ pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64
         totals,
         purse,
         held: Vec::new(),
+        aside: Vec::new(),
         owes,
     };
     for wallet in recurring {
@@ -325,25 +328,25 @@ impl Account {
         Ok(held)
     }
 
-    /// Takes out of the purse what active holds have set aside, from the end that burns last. What can be set aside in few
-    /// wallets goes first, and limited wallets before those that can pay for anything.
-    pub fn set_aside(&mut self) -> Outcome<()> {
+    /// Takes out of the purse what active holds have set aside: last of all of the lots that are `wanted` for what burns
+    /// now. Holds for anything go first, those for a meter have limited wallets too. Returns what is missing.
+    pub fn set_aside(&mut self, wanted: impl Fn(&Lot, &Wallet) -> bool) -> Outcome<i128> {
         let mut held = std::mem::take(&mut self.held);
         held.sort_by_key(|reserve| reserve.meter.is_some());
-        for reserve in &held {
-            let meter = reserve.meter.as_deref();
-            let limited = |wallet: &Wallet| covers(wallet, meter) && !covers(wallet, None);
-            let missing = self.purse.reserve(reserve.minor, reserve.at, limited).map_err(too_large)?;
-            self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter)).map_err(too_large)?;
+        let mut missing = 0;
+        for Reserve { meter, minor, at } in &held {
+            let covered = |wallet: &Wallet| covers(wallet, meter.as_deref());
+            let open = |wallet: &Wallet| covers(wallet, None);
+            missing += self.purse.reserve(*minor, *at, covered, &wanted, open, &mut self.aside).map_err(too_large)?;
         }
         self.held = held;
-        Ok(())
+        Ok(missing)
     }
 
     /// Takes a hold out of what active holds have set aside.
     pub fn let_go(&mut self, amount: &Amount, meter: Option<&str>, made_at: i64) -> Outcome<()> {
         let mut minor = self.money(amount)?;
-        // One by one those that dead lots can pay, else in a sum.
+        // One by one those that dead lots can pay, else in a sum, which comes after these.
         let own = |reserve: &&mut Reserve| {
             reserve.meter.as_deref() == meter && reserve.at == made_at && reserve.minor == minor
         };
@@ -351,7 +354,9 @@ impl Account {
             reserve.minor = 0;
             return Ok(());
         }
-        for reserve in self.held.iter_mut().filter(|reserve| reserve.meter.as_deref() == meter && reserve.minor > 0) {
+        for reserve in
+            self.held.iter_mut().rev().filter(|reserve| reserve.meter.as_deref() == meter && reserve.minor > 0)
+        {
             let part = minor.min(reserve.minor);
             reserve.minor -= part;
             minor -= part;

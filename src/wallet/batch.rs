@@ -6,13 +6,14 @@ use pgrx::datum::DatumWithOid;
 
 use crate::core::currency;
 use crate::core::pricing::Amount;
-use crate::ledger::{self, Account, Act, Journal};
-use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::ledger::{self, Account, Act, Journal, covers};
+use crate::pg::error::{Fail, Outcome};
 use crate::pg::session;
 use crate::pg::spi::{self, See};
 
 use super::args::{body, used_otherwise};
-use super::verbs::{Of, require, spend};
+use super::position::insufficient;
+use super::verbs::{Of, capacity, spend};
 
 /// The transaction of a debit, or why there is none: code and message.
 pub type Debited = Result<i64, (&'static str, String)>;
@@ -57,8 +58,9 @@ pub fn debits(
     }
     spi::in_new_snapshot(|| {
         let mut known = known_keys(tenant, asked.iter().flatten())?;
-        for account in accounts.values_mut().filter(|account| !account.owes) {
-            account.set_aside()?;
+        let mut debtors = BTreeMap::new();
+        for (name, account) in accounts {
+            debtors.insert(name, Debtor::of(account, now)?);
         }
         let mut journal = Journal::new(tenant, now);
         let mut outcomes = Vec::with_capacity(asked.len());
@@ -81,30 +83,47 @@ pub fn debits(
                 }
                 None => {}
             }
-            let Some(account) = accounts.get_mut(asked.customer).filter(|_| !missing.contains(&asked.customer)) else {
+            let Some(debtor) = debtors.get_mut(asked.customer).filter(|_| !missing.contains(&asked.customer)) else {
                 outcomes.push(Err(("unknown_customer", format!("there is no customer \"{}\"", asked.customer))));
                 continue;
             };
-            let outcome = debit(account, &mut journal, &asked)?;
+            let outcome = debit(debtor, &mut journal, &asked)?;
             if let Ok(id) = outcome {
                 known.insert(asked.key.to_string(), (id, asked.body));
             }
             outcomes.push(outcome);
         }
-        journal.write(&accounts.values().collect::<Vec<_>>())?;
+        journal.write(&debtors.values().map(|debtor| &debtor.account).collect::<Vec<_>>())?;
         Ok(outcomes)
     })
 }
 
-fn debit(account: &mut Account, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
+/// A customer whose debits these are.
+struct Debtor {
+    /// Without what holds have set aside.
+    account: Account,
+    /// What can still be spent; None: without limit. Told once: each debit takes of it what it takes.
+    capacity: Option<i128>,
+}
+
+const ANY: Of<'_> = Of { wallet: None, meter: None };
+
+impl Debtor {
+    fn of(mut account: Account, now: i64) -> Outcome<Debtor> {
+        let capacity = capacity(&account, ANY)?;
+        account.set_aside(|lot, wallet| lot.is_live(now) && covers(wallet, None))?;
+        Ok(Debtor { account, capacity })
+    }
+}
+
+fn debit(debtor: &mut Debtor, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
+    let account = &mut debtor.account;
     let minor = account.money(&asked.amount)?;
-    let of = Of { wallet: None, meter: None };
-    if let Err(fail) = require(account, minor, of) {
-        return if fail.state() == SqlState::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED {
-            Ok(Err(("insufficient_credit", fail.explained())))
-        } else {
-            Err(fail)
-        };
+    if let Some(capacity) = &mut debtor.capacity {
+        if *capacity < minor {
+            return Ok(Err(("insufficient_credit", insufficient(account, minor, *capacity).explained())));
+        }
+        *capacity -= minor;
     }
     let sum = super::args::Sum {
         currency: account.currency.clone(),
@@ -114,7 +133,7 @@ fn debit(account: &mut Account, journal: &mut Journal, asked: &Asked<'_>) -> Out
     };
     let act = Act { kind: "debit", key: Some((asked.key, &asked.body)), ..Act::default() };
     let transaction = journal.act(account, &act)?;
-    spend(account, journal, transaction, &sum, minor, of, false)?;
+    spend(account, journal, transaction, &sum, minor, ANY, false)?;
     Ok(Ok(transaction))
 }
 

@@ -266,7 +266,8 @@ fn close_hold(
             let mut transaction = None;
             if minor > 0 {
                 account.let_go(&held.amount, held.meter.as_deref(), held.created_at)?;
-                account.set_aside()?;
+                let meter = held.meter.as_deref();
+                account.set_aside(|lot, wallet| lot.serves(held.created_at, now) && covers(wallet, meter))?;
                 let act = Act { kind: "capture", description, hold: Some(hold_id), ..Act::default() };
                 let id = journal.act(&account, &act)?;
                 verbs::capture(&mut account, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;

@@ -68,7 +68,8 @@ impl Position {
     /// What can still be spent of the wallets that `covers` says, with what they may go below zero; None: without limit.
     pub fn capacity(&self, covers: impl Fn(&Wallet) -> bool) -> Outcome<Option<i128>> {
         let purse = &self.account.purse;
-        let mut capacity = purse.left(&covers).map_err(too_large)? - self.missing();
+        // What an invoice will give back is no credit before.
+        let mut capacity = purse.left(&covers).map_err(too_large)? - self.missing().max(0);
         for (place, wallet) in purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet)) {
             capacity -= purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
             match wallet.limit {

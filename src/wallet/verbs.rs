@@ -178,7 +178,7 @@ fn debit(
             if !overdraw {
                 require(&account, minor, of)?;
             }
-            account.set_aside()?;
+            account.set_aside(|lot, wallet| lot.is_live(now) && of.covers(wallet))?;
             let act = Act { kind: "debit", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&account, &act)?;
             spend(&mut account, &mut journal, transaction, &sum, minor, of, overdraw)?;
@@ -211,13 +211,22 @@ pub fn worth(account: &Account, sum: &Sum) -> Outcome<i128> {
     }
 }
 
-/// An error unless so much is available. Without debts, what there is says it.
+/// What can be spent; None: without limit. Without debts, what there is says it.
+pub fn capacity(account: &Account, of: Of<'_>) -> Outcome<Option<i128>> {
+    let position = if account.owes || !account.held.is_empty() {
+        Position::of(account.clone())?
+    } else {
+        Position { account: account.clone(), shares: Vec::new(), worth: Vec::new() }
+    };
+    position.capacity(|wallet| of.covers(wallet))
+}
+
+/// An error unless so much is available.
 pub fn require(account: &Account, minor: i128, of: Of<'_>) -> Outcome<()> {
-    if account.owes || !account.held.is_empty() {
-        return Position::of(account.clone())?.require(minor, |wallet| of.covers(wallet));
+    match capacity(account, of)? {
+        Some(capacity) if capacity < minor => Err(insufficient(account, minor, capacity)),
+        _ => Ok(()),
     }
-    let position = Position { account: account.clone(), shares: Vec::new(), worth: Vec::new() };
-    position.require(minor, |wallet| of.covers(wallet))
 }
 
 /// Burns a sum, then lets wallets owe the rest as far as their limits go; `overdraw`: as far as it takes.
@@ -246,45 +255,66 @@ pub fn spend(
     for taken in &taken {
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, of, overdraw, "revenue")
+    owe(account, journal, transaction, missing, now, of, overdraw)
 }
 
-/// Lets wallets owe.
+/// Lets wallets owe, and with `overdraw` the first of them what goes beyond their limits. A wallet does not owe while it
+/// has credit: what holds have set aside of it goes first, and is then what it can still owe.
 fn owe(
     account: &mut Account,
     journal: &mut Journal,
     transaction: i64,
     mut missing: i128,
+    debt: i64,
     of: Of<'_>,
     overdraw: bool,
-    to: &str,
 ) -> Outcome<()> {
-    let asked = missing;
-    for place in 0..account.purse.wallets.len() {
-        let wallet = &account.purse.wallets[place];
-        if missing <= 0 || !of.covers(wallet) {
-            continue;
-        }
-        let owed = account.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
-        let part = match wallet.limit {
-            _ if overdraw => missing,
-            Limit::Unlimited => missing,
-            Limit::Of(limit) => (account.money(&limit)? - owed).clamp(0, missing),
-        };
-        if part > 0 {
-            let money = Amount::new(part.into(), account.purse.digits);
-            let amount = match &wallet.unit {
-                None => money,
-                Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
+    let (asked, now) = (missing, journal.now);
+    for beyond in [false, true].into_iter().take(if overdraw { 2 } else { 1 }) {
+        for place in 0..account.purse.wallets.len() {
+            let wallet = &account.purse.wallets[place];
+            if missing <= 0 || !of.covers(wallet) {
+                continue;
+            }
+            let owed = account.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+            let mut part = match wallet.limit {
+                _ if beyond => missing,
+                Limit::Unlimited => missing,
+                Limit::Of(limit) => (account.money(&limit)? - owed).clamp(0, missing),
             };
-            journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, to, journal.now)?;
             missing -= part;
+            let mut aside = std::mem::take(&mut account.aside);
+            aside.sort_by_key(|aside| aside.lot);
+            for aside in aside {
+                let lot = &mut account.purse.lots[aside.lot];
+                if part == 0 || lot.wallet != place || !lot.serves(debt, now) {
+                    account.aside.push(aside);
+                    continue;
+                }
+                lot.remaining = lot.remaining.checked_add(&aside.amount).map_err(too_large)?;
+                let taken = account.purse.take(aside.lot, aside.minor.min(part)).map_err(too_large)?;
+                journal.take(account, transaction, &taken, "revenue", now)?;
+                part -= taken.minor;
+                if taken.minor < aside.minor {
+                    let rest = account.purse.take(aside.lot, aside.minor - taken.minor).map_err(too_large)?;
+                    account.aside.push(rest);
+                }
+            }
+            if part > 0 {
+                let money = Amount::new(part.into(), account.purse.digits);
+                let amount = match &account.purse.wallets[place].unit {
+                    None => money,
+                    Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
+                };
+                journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, "revenue", now)?;
+            }
         }
     }
     if missing > 0 { Err(insufficient(account, asked, asked - missing)) } else { Ok(()) }
 }
 
-/// Burns what a hold has set aside for a capture; the purse has other holds taken out.
+/// Burns what a hold has set aside for a capture; the purse has other holds taken out. A hold is a promise: where a debit
+/// with allow_overdraft has taken its credit since, the wallet owes what it captures.
 pub fn capture(
     account: &mut Account,
     journal: &mut Journal,
@@ -299,7 +329,7 @@ pub fn capture(
         let now = journal.now;
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, Of { wallet: None, meter }, false, "revenue")
+    owe(account, journal, transaction, missing, held_at, Of { wallet: None, meter }, true)
 }
 
 /// Many debits in one transaction: what each came to. A debit fails alone, for want of credit or for a key that was used
@@ -384,7 +414,7 @@ fn transfer(
             let of = Of { wallet: Some(&name), meter: None };
             let minor = worth(&giver, &sum)?;
             require(&giver, minor, of)?;
-            giver.set_aside()?;
+            giver.set_aside(|lot, wallet| lot.is_live(now) && wallet.id == from.id)?;
             let mut journal = Journal::new(&tenant, now);
             let act = Act { kind: "transfer", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&giver, &act)?;
