@@ -49,8 +49,18 @@ pub struct Due {
 
 /// Locks the credit of a customer in a currency, making it when there is none yet.
 pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
-    if open_or_lock(tenant, customer, currency)? {
+    if lock_if_customer(tenant, customer, currency)? {
         return Ok(());
+    }
+    Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
+        .detail(format!("Tenant \"{tenant}\" has none with this id."))
+        .hint("INSERT INTO meterflow.customers (id) first."))
+}
+
+/// As [`lock`]; false: there is no such customer.
+pub fn lock_if_customer(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
+    if open_or_lock(tenant, customer, currency)? {
+        return Ok(true);
     }
     let known = spi::one(
         "SELECT true FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
@@ -59,9 +69,7 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
         |row| row.bool(0),
     )?;
     if known.is_none() {
-        return Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
-            .detail(format!("Tenant \"{tenant}\" has none with this id."))
-            .hint("INSERT INTO meterflow.customers (id) first."));
+        return Ok(false);
     }
     spi::run(
         "INSERT INTO meterflow.wallet_totals (tenant_id, customer_id, currency) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -70,7 +78,7 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
         |_| Ok(()),
     )?;
     if open_or_lock(tenant, customer, currency)? {
-        return Ok(());
+        return Ok(true);
     }
     // Under REPEATABLE READ: another transaction has made it since our snapshot.
     Err(Fail::new(SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE, "could not lock the credit of a customer")

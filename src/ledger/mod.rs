@@ -27,7 +27,7 @@ mod journal;
 mod locked;
 mod reverse;
 
-pub use account::{Account, covers, load, lock};
+pub use account::{Account, covers, load, lock, lock_if_customer};
 pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_up_to, locked};
 pub use reverse::{Given, give_back};
