@@ -127,8 +127,9 @@ pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64
     })?
     .unwrap_or_default();
 
-    // Dead lots pay for holds that were made while they lived.
+    // Dead lots pay for holds that were made while they lived, and what their wallets owed when they began.
     let since = totals.held.iter().map(|held| held.since).fold(since, i64::min);
+    let since = totals.overdrafts.iter().map(|owed| owed.since).fold(since, i64::min);
     let mut purse = Purse { digits, wallets: Vec::new(), lots: Vec::new(), as_of };
     let mut recurring = Vec::new();
     let [a, b, c] = who();
@@ -204,7 +205,7 @@ fn wallet(row: &Row<'_>, id: i64, totals: &Totals) -> Outcome<Wallet> {
         _ => None,
     });
     let scope = Scope { meters: list(6), prices: list(7), plans: list(8), kinds: kinds.collect(), lines: Vec::new() };
-    let overdraft = totals.overdrafts.iter().find(|sum| sum.wallet == id).map(|sum| sum.amount);
+    let overdraft = totals.overdrafts.iter().find(|sum| sum.wallet == id);
     Ok(Wallet {
         id,
         name: row.text(18)?,
@@ -212,7 +213,8 @@ fn wallet(row: &Row<'_>, id: i64, totals: &Totals) -> Outcome<Wallet> {
         unit,
         scope,
         limit,
-        overdraft: overdraft.unwrap_or_default(),
+        overdraft: overdraft.map(|sum| sum.amount).unwrap_or_default(),
+        owes_since: overdraft.map_or(i64::MIN, |sum| sum.since),
     })
 }
 

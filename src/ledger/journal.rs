@@ -148,7 +148,8 @@ impl Journal {
         Ok(id)
     }
 
-    /// Puts credit into a wallet, from an account. What the wallet owes is paid of it at once, when it has begun.
+    /// Puts credit into a wallet, from an account. What the wallet owes is paid of it at once, when it lives: but for a part
+    /// of a rule, which may have begun after grants that are to pay first.
     pub fn grant(
         &mut self,
         account: &mut Account,
@@ -169,7 +170,7 @@ impl Journal {
             account.totals.add_lasting(wallet_id, life.priority, life.promotional, &amount).map_err(too_large)?;
         }
         let owed = account.purse.wallets[wallet].overdraft;
-        if owed.is_positive() && life.effective_at <= self.now {
+        if owed.is_positive() && origin.is_none() && life.effective_at <= self.now && self.now < life.expires_at {
             let paid = if owed.cmp(&amount).is_gt() { amount } else { owed };
             let sum = self.sum(account, wallet, paid)?;
             self.of_grant(account, transaction, wallet, (id, lasting.then_some(life)), -sum, "overdraft", self.now)?;
@@ -254,7 +255,7 @@ impl Journal {
         self.entry(account, transaction, wallet, None, to, -sum, effective_at)?;
         let owing = &mut account.purse.wallets[wallet];
         owing.overdraft = owing.overdraft.checked_add(&sum.amount).map_err(too_large)?;
-        account.totals.add_overdraft(owing.id, &sum.amount).map_err(too_large)
+        account.totals.add_overdraft(owing.id, &sum.amount, self.now).map_err(too_large)
     }
 
     /// An amount in a wallet's unit, with what it is worth.

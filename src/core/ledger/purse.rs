@@ -63,6 +63,8 @@ pub struct Wallet {
     pub limit: Limit,
     /// What it owes, in its unit: 0 or more.
     pub overdraft: Amount,
+    /// When it was last made to owe more.
+    pub owes_since: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -128,15 +130,19 @@ impl Purse {
 
     /// Lets grants that have begun pay what their wallets owe, in the order in which they began; returns what they paid.
     ///
-    /// Whoever writes does this first. So where a wallet owes and a grant of it has credit left, the grant began after the
-    /// last write, and the wallet owed then what it owes now: it pays at its start, even if it has expired since.
+    /// Whoever writes does this first, and a wallet owes only when no credit of it lives. So where it owes and a grant of it
+    /// has credit left, the grant began after that, and the wallet owed then what it owes now: the grant pays at its start,
+    /// even if it has expired since. Or it had expired before, and pays nothing.
     pub fn settle(&mut self) -> Result<Vec<Taken>, QuantityError> {
         let mut paid = Vec::new();
         if self.wallets.iter().all(|wallet| wallet.overdraft.is_zero()) {
             return Ok(paid);
         }
-        let mut order: Vec<usize> =
-            (0..self.lots.len()).filter(|lot| self.lots[*lot].effective_at <= self.as_of).collect();
+        let began = |lot: &Lot| {
+            lot.is_live(self.as_of)
+                || (lot.effective_at <= self.as_of && lot.effective_at > self.wallets[lot.wallet].owes_since)
+        };
+        let mut order: Vec<usize> = (0..self.lots.len()).filter(|lot| began(&self.lots[*lot])).collect();
         order.sort_by_key(|lot| (self.lots[*lot].effective_at, *lot));
         for place in order {
             let lot = &self.lots[place];
