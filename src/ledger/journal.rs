@@ -259,7 +259,7 @@ impl Journal {
     }
 
     /// An amount in a wallet's unit, with what it is worth.
-    fn sum(&self, account: &Account, wallet: usize, amount: Amount) -> Outcome<Sum> {
+    pub fn sum(&self, account: &Account, wallet: usize, amount: Amount) -> Outcome<Sum> {
         let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
         Ok(Sum { amount, minor })
     }

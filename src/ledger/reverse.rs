@@ -105,6 +105,7 @@ pub fn give_back(
         }
         let Some(grant) = part.grant else {
             journal.owe(account, transaction, part.wallet, -sum, from, now)?;
+            unpay(account, journal, transaction, part.wallet)?;
             continue;
         };
         journal.of_grant(account, transaction, part.wallet, grant, sum, from, now)?;
@@ -112,10 +113,45 @@ pub fn give_back(
         let owed = account.purse.wallets[part.wallet].overdraft;
         if owed.is_positive() && part.expires_at > now {
             let paid = if owed.cmp(&sum.amount).is_gt() { sum.amount } else { owed };
-            let minor = account.purse.minor(part.wallet, &paid, Rounding::HalfUp).map_err(too_large)?;
-            let paid = Sum { amount: paid, minor };
+            let paid = journal.sum(account, part.wallet, paid)?;
             journal.of_grant(account, transaction, part.wallet, grant, -paid, "overdraft", now)?;
             journal.owe(account, transaction, part.wallet, -paid, "overdraft", now)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a wallet would owe less than nothing, because what it lent is given back and had been paid, the grants that paid
+/// it have it again, the last first.
+fn unpay(account: &mut Account, journal: &mut Journal, transaction: i64, wallet: usize) -> Outcome<()> {
+    if !account.purse.wallets[wallet].overdraft.is_negative() {
+        return Ok(());
+    }
+    let mut paid = Vec::new();
+    spi::run(
+        "SELECT g.id, -sum(e.amount), g.lasting, g.kind = 'promotional', g.priority, g.effective_at, g.expires_at \
+           FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
+          WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
+          GROUP BY g.tenant_id, g.id HAVING sum(e.amount) < 0 ORDER BY max(e.transaction_id) DESC, g.id DESC",
+        &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
+        See::Statement,
+        |row| {
+            let life = Life {
+                promotional: row.bool(3)?,
+                priority: row.int4(4)?,
+                effective_at: row.time(5)?,
+                expires_at: row.time(6)?,
+            };
+            paid.push((row.int8(0)?, row.bool(2)?.then_some(life), stored(row, 1)?));
+            Ok(())
+        },
+    )?;
+    for (grant, lasting, amount) in paid {
+        let over = -account.purse.wallets[wallet].overdraft;
+        if over.is_positive() {
+            let sum = journal.sum(account, wallet, if over.cmp(&amount).is_gt() { amount } else { over })?;
+            journal.of_grant(account, transaction, wallet, (grant, lasting), sum, "overdraft", journal.now)?;
+            journal.owe(account, transaction, wallet, sum, "overdraft", journal.now)?;
         }
     }
     Ok(())

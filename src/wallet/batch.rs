@@ -12,8 +12,8 @@ use crate::pg::session;
 use crate::pg::spi::{self, See};
 
 use super::args::{body, used_otherwise};
-use super::position::insufficient;
-use super::verbs::{Of, capacity, spend};
+use super::position::{capacity, insufficient};
+use super::verbs::{Of, spend};
 
 /// The transaction of a debit, or why there is none: code and message.
 pub type Debited = Result<i64, (&'static str, String)>;
@@ -110,7 +110,7 @@ const ANY: Of<'_> = Of { wallet: None, meter: None };
 
 impl Debtor {
     fn of(mut account: Account, now: i64) -> Outcome<Debtor> {
-        let capacity = capacity(&account, ANY)?;
+        let capacity = capacity(&account, |wallet| ANY.covers(wallet))?;
         account.set_aside(|lot, wallet| lot.is_live(now) && covers(wallet, None))?;
         Ok(Debtor { account, capacity })
     }

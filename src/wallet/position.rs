@@ -89,6 +89,16 @@ impl Position {
     }
 }
 
+/// What can be spent of an account that has just been read; None: without limit. Without debts, what there is says it.
+pub fn capacity(account: &Account, covers: impl Fn(&Wallet) -> bool) -> Outcome<Option<i128>> {
+    let position = if account.owes || !account.held.is_empty() {
+        Position::of(account.clone())?
+    } else {
+        Position { account: account.clone(), shares: Vec::new(), worth: Vec::new() }
+    };
+    position.capacity(covers)
+}
+
 /// The error for credit that is not there.
 pub fn insufficient(account: &Account, minor: i128, capacity: i128) -> Fail {
     Fail::new(SqlState::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "insufficient credit")

@@ -2,8 +2,9 @@
 
 use pgrx::prelude::*;
 
+use crate::core::ledger::{Limit, Lot, Source};
 use crate::core::pricing::{Amount, Rounding};
-use crate::ledger::{Account, Act, Given, Journal, Life, Sum, give_back, locked, stored, too_large};
+use crate::ledger::{Account, Act, Given, Journal, Life, Sum, covers, give_back, locked, stored, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
 use crate::pg::settings;
@@ -19,6 +20,7 @@ struct Grant {
     currency: String,
     transaction: i64,
     remaining: Amount,
+    life: Life,
     lasting: Option<Life>,
 }
 
@@ -60,27 +62,40 @@ impl Grant {
                 currency: account.currency.clone(),
                 transaction: row.int8(2)?,
                 remaining: stored(row, 3)?,
+                life,
                 lasting: row.bool(4)?.then_some(life),
             })
         })?
         .ok_or_else(|| Fail::corrupt(format!("the credit grant of {id} is gone")))
     }
 
-    /// An error when holds have set aside what would be taken.
-    fn free(&self, account: &Account, minor: i128) -> Outcome<()> {
+    /// An error when holds rely on the sum that would be taken of it: without it, more of them would be missing than
+    /// wallets may owe.
+    fn free(&self, account: &Account, sum: Sum) -> Outcome<()> {
         if account.held.is_empty() {
             return Ok(());
         }
-        let held: i128 = account.held.iter().map(|held| held.minor).sum();
-        let left = account.purse.left(|_| true).map_err(too_large)?;
-        if left - minor < held {
+        let mut without = account.clone();
+        let of_it = |lot: &&mut Lot| match (lot.source, self.lasting) {
+            (Source::Grant(id), _) => id == self.id,
+            (Source::Lasting, Some(life)) => {
+                (lot.wallet, lot.priority, lot.promotional) == (self.wallet, life.priority, life.promotional)
+            }
+            _ => false,
+        };
+        // One that had expired before the first of the holds is not there, and nothing relies on it.
+        let Some(lot) = without.purse.lots.iter_mut().find(of_it) else { return Ok(()) };
+        lot.remaining = lot.remaining.checked_sub(&sum.amount).map_err(too_large)?;
+        let (before, after) = (account.clone().set_aside(|_, _| true)?, without.set_aside(|_, _| true)?);
+        if after > before && may_owe(account)?.is_some_and(|room| after > room) {
+            let held: i128 = account.held.iter().map(|held| held.minor).sum();
             return Err(Fail::new(
                 SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("credit grant {} is set aside by holds", self.id),
             )
             .detail(format!(
                 "Of {} {} that customer \"{}\" has, holds have {}.",
-                account.shown(left),
+                account.shown(account.purse.left(|_| true).map_err(too_large)?),
                 self.currency,
                 self.customer,
                 account.shown(held)
@@ -89,6 +104,21 @@ impl Grant {
         }
         Ok(())
     }
+}
+
+/// How far wallets that pay for anything can still go below zero, in minor units; None: without limit.
+fn may_owe(account: &Account) -> Outcome<Option<i128>> {
+    let mut room = 0;
+    for (place, wallet) in account.purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet, None)) {
+        match wallet.limit {
+            Limit::Unlimited => return Ok(None),
+            Limit::Of(limit) => {
+                let owed = account.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+                room += (account.money(&limit)? - owed).max(0);
+            }
+        }
+    }
+    Ok(Some(room))
 }
 
 /// Ends a grant before its time: what is left of it goes to `voids` or to `breakage`. Returns the transaction.
@@ -108,13 +138,8 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             let grant = Grant::read(&account, "id", grant_id)?;
             let (kind, to) = if verb == "void_grant" { ("void", "voids") } else { ("expiry", "breakage") };
             let minor = account.purse.minor(grant.wallet, &grant.remaining, Rounding::Down).map_err(too_large)?;
-            let alive = account.purse.lots.iter().any(|lot| match lot.source {
-                crate::core::ledger::Source::Grant(id) => id == grant.id && lot.is_live(now),
-                _ => false,
-            }) || grant.lasting.is_some();
-            if alive {
-                grant.free(&account, minor)?;
-            }
+            let sum = Sum { amount: grant.remaining, minor };
+            grant.free(&account, sum)?;
             if grant.remaining.is_zero() {
                 return Err(Fail::new(
                     SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -133,8 +158,9 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             };
             let transaction = journal.act(&account, &act)?;
             let lot = (grant.id, grant.lasting);
-            let sum = Sum { amount: grant.remaining, minor };
-            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, now)?;
+            // Of a grant to come: when it would have begun.
+            let when = now.max(grant.life.effective_at);
+            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, when)?;
             journal.write(&[&account])?;
             Ok(transaction)
         })
@@ -205,7 +231,6 @@ fn refund_transaction(
                 let grant = Grant::read(&account, "transaction_id", transaction_id)?;
                 let most = account.purse.minor(grant.wallet, &grant.remaining, Rounding::Down).map_err(too_large)?;
                 let minor = nothing_left(minor(most)?, transaction_id)?;
-                grant.free(&account, minor)?;
                 let part = if minor == most {
                     grant.remaining
                 } else {
@@ -215,17 +240,11 @@ fn refund_transaction(
                         Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
                     }
                 };
+                let sum = Sum { amount: part, minor };
+                grant.free(&account, sum)?;
                 let transaction = journal.act(&account, &act)?;
-                let lot = (grant.id, grant.lasting);
-                journal.of_grant(
-                    &mut account,
-                    transaction,
-                    grant.wallet,
-                    lot,
-                    -Sum { amount: part, minor },
-                    "payments",
-                    now,
-                )?;
+                let (lot, when) = ((grant.id, grant.lasting), now.max(grant.life.effective_at));
+                journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, "payments", when)?;
                 journal.write(&[&account])?;
                 return Ok(transaction);
             }

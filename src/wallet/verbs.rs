@@ -12,7 +12,7 @@ use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::args::{Sum, body, key, known, need};
-use super::position::{Position, insufficient};
+use super::position::{capacity, insufficient};
 
 /// Puts credit into a wallet as a new grant; returns the transaction and the grant.
 #[pg_extern(sql = "")]
@@ -132,7 +132,7 @@ pub struct Of<'a> {
 }
 
 impl Of<'_> {
-    fn covers(&self, wallet: &Wallet) -> bool {
+    pub fn covers(&self, wallet: &Wallet) -> bool {
         match self.wallet {
             Some(name) => wallet.name == name,
             None => covers(wallet, self.meter),
@@ -211,19 +211,9 @@ pub fn worth(account: &Account, sum: &Sum) -> Outcome<i128> {
     }
 }
 
-/// What can be spent; None: without limit. Without debts, what there is says it.
-pub fn capacity(account: &Account, of: Of<'_>) -> Outcome<Option<i128>> {
-    let position = if account.owes || !account.held.is_empty() {
-        Position::of(account.clone())?
-    } else {
-        Position { account: account.clone(), shares: Vec::new(), worth: Vec::new() }
-    };
-    position.capacity(|wallet| of.covers(wallet))
-}
-
 /// An error unless so much is available.
 pub fn require(account: &Account, minor: i128, of: Of<'_>) -> Outcome<()> {
-    match capacity(account, of)? {
+    match capacity(account, |wallet| of.covers(wallet))? {
         Some(capacity) if capacity < minor => Err(insufficient(account, minor, capacity)),
         _ => Ok(()),
     }
