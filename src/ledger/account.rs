@@ -87,7 +87,7 @@ pub fn lock_if_customer(tenant: &str, customer: &str, currency: &str) -> Outcome
 }
 
 /// Locks the credit of a customer if there is any.
-pub fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
+fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
     let locked = spi::run(
         "SELECT FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 FOR NO KEY UPDATE",
         &[tenant.into(), customer.into(), currency.into()],
