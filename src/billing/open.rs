@@ -22,6 +22,7 @@ pub struct Open {
 }
 
 /// Computes it in the statement's snapshot, as of a time. `more`: as if so much more of a meter had been used already.
+/// `promotional`: with the credit that lowers what it comes to; else without, as if it had been spent.
 pub fn open(
     tenant: &str,
     payer: &str,
@@ -29,6 +30,7 @@ pub fn open(
     as_of: i64,
     more: Option<(&str, &Amount)>,
     account: ledger::Account,
+    promotional: bool,
 ) -> Outcome<Open> {
     let bill = Bill {
         tenant,
@@ -71,13 +73,14 @@ pub fn open(
     }
     // Credit that has expired since still pays for periods in which it lived.
     let since = lines.iter().map(|line| credit::time_of(line, as_of)).fold(as_of, i64::min);
-    let account = if since < as_of {
+    let mut account = if since < as_of {
         let mut account = ledger::load(tenant, payer, currency, as_of, since)?;
         account.purse.settle().map_err(ledger::too_large)?;
         account
     } else {
         account
     };
+    account.purse.lots.retain(|lot| promotional || !lot.promotional);
     let computed = invoice::complete(&bill, lines, Credit::with_held(account))?;
     Ok(Open {
         due: computed.invoice.amount_due - computed.invoice.account_credit,

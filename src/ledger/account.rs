@@ -335,14 +335,15 @@ impl Account {
             held.push(Reserve { minor: self.money(&sum.amount)?, meter: sum.meter, at: as_of });
         }
         held.retain(|reserve| reserve.minor != 0);
+        // One order, whatever came first: what may be set aside in every wallet that holds for a meter may use, too.
+        held.sort_by(|a, b| a.meter.cmp(&b.meter));
         Ok(held)
     }
 
     /// Takes out of the purse what active holds have set aside: last of all of the lots that are `wanted` for what burns
     /// now. Holds for anything go first, those for a meter have limited wallets too. Returns what is missing.
     pub fn set_aside(&mut self, wanted: impl Fn(&Lot, &Wallet) -> bool) -> Outcome<i128> {
-        let mut held = std::mem::take(&mut self.held);
-        held.sort_by_key(|reserve| reserve.meter.is_some());
+        let held = std::mem::take(&mut self.held);
         let mut missing = 0;
         for Reserve { meter, minor, at } in &held {
             let covered = |wallet: &Wallet| covers(wallet, meter.as_deref());

@@ -34,7 +34,7 @@ impl Position {
         if account.owes {
             let (tenant, customer, currency) =
                 (account.tenant.clone(), account.customer.clone(), account.currency.clone());
-            let open = billing::open(&tenant, &customer, &currency, account.purse.as_of, None, account)?;
+            let open = billing::open(&tenant, &customer, &currency, account.purse.as_of, None, account, true)?;
             (account, open_due) = (open.account, open.due);
             unpaid = unpaid_invoices(&account)?;
         }
@@ -112,8 +112,9 @@ pub fn insufficient(account: &Account, minor: i128, capacity: i128) -> Fail {
         .hint("SELECT * FROM meterflow.wallet_balance(customer_id) shows what uses it; meterflow.top_up() adds to it.")
 }
 
-/// What a quantity of a meter would cost the customer on top of all it has used, in minor units: with tiers, coupons,
-/// promotional credit and taxes as they would be.
+/// What a quantity of a meter would cost the customer on top of all it has used, in minor units: with tiers, coupons and
+/// taxes as they would be. Promotional credit does not lower it: it is part of what is available, and what is held must
+/// be there when another hold or debit has had that credit.
 pub fn cost(account: &Account, meter: &str, quantity: &Amount) -> Outcome<i128> {
     let total = |more| {
         let open = billing::open(
@@ -123,6 +124,7 @@ pub fn cost(account: &Account, meter: &str, quantity: &Amount) -> Outcome<i128> 
             account.purse.as_of,
             more,
             account.clone(),
+            false,
         );
         open.map(|open| open.total)
     };
