@@ -49,8 +49,18 @@ pub struct Due {
 
 /// Locks the credit of a customer in a currency, making it when there is none yet.
 pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
-    if open_or_lock(tenant, customer, currency)? {
+    if lock_if_customer(tenant, customer, currency)? {
         return Ok(());
+    }
+    Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
+        .detail(format!("Tenant \"{tenant}\" has none with this id."))
+        .hint("INSERT INTO meterflow.customers (id) first."))
+}
+
+/// As [`lock`]; false: there is no such customer.
+pub fn lock_if_customer(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
+    if open_or_lock(tenant, customer, currency)? {
+        return Ok(true);
     }
     let known = spi::one(
         "SELECT true FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
@@ -59,9 +69,7 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
         |row| row.bool(0),
     )?;
     if known.is_none() {
-        return Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
-            .detail(format!("Tenant \"{tenant}\" has none with this id."))
-            .hint("INSERT INTO meterflow.customers (id) first."));
+        return Ok(false);
     }
     spi::run(
         "INSERT INTO meterflow.wallet_totals (tenant_id, customer_id, currency) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -70,7 +78,7 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
         |_| Ok(()),
     )?;
     if open_or_lock(tenant, customer, currency)? {
-        return Ok(());
+        return Ok(true);
     }
     // Under REPEATABLE READ: another transaction has made it since our snapshot.
     Err(Fail::new(SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE, "could not lock the credit of a customer")
@@ -79,7 +87,7 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
 }
 
 /// Locks the credit of a customer if there is any.
-pub fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
+fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
     let locked = spi::run(
         "SELECT FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 FOR NO KEY UPDATE",
         &[tenant.into(), customer.into(), currency.into()],
@@ -327,22 +335,19 @@ impl Account {
             held.push(Reserve { minor: self.money(&sum.amount)?, meter: sum.meter, at: as_of });
         }
         held.retain(|reserve| reserve.minor != 0);
+        // One order, whatever came first: what is held for anything, and then by meter.
+        held.sort_by(|a, b| a.meter.cmp(&b.meter));
         Ok(held)
     }
 
-    /// Takes out of the purse what active holds have set aside, from the end that burns last. What can be set aside in few
-    /// wallets goes first, and limited wallets before those that can pay for anything. Returns what no credit is there for,
-    /// in minor units.
+    /// Takes out of the purse what active holds have set aside, so that what burns now keeps what it can use. Holds for
+    /// anything go first, those for a meter have limited wallets too. Returns what no credit is there for, in minor units.
     pub fn set_aside(&mut self) -> Outcome<i128> {
-        let mut held = std::mem::take(&mut self.held);
+        let held = std::mem::take(&mut self.held);
         let mut nowhere = 0;
-        held.sort_by_key(|reserve| reserve.meter.is_some());
-        for reserve in &held {
-            let meter = reserve.meter.as_deref();
-            let limited = |wallet: &Wallet| covers(wallet, meter) && !covers(wallet, None);
-            let missing = self.purse.reserve(reserve.minor, reserve.at, limited).map_err(too_large)?;
-            let reserved = self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter));
-            nowhere += reserved.map_err(too_large)?;
+        for Reserve { meter, minor, at } in &held {
+            let covered = |wallet: &Wallet| covers(wallet, meter.as_deref());
+            nowhere += self.purse.reserve(*minor, *at, covered, |wallet| covers(wallet, None)).map_err(too_large)?;
         }
         self.held = held;
         Ok(nowhere)
@@ -364,7 +369,7 @@ impl Account {
     /// Takes a hold out of what active holds have set aside.
     pub fn let_go(&mut self, amount: &Amount, meter: Option<&str>, made_at: i64) -> Outcome<()> {
         let mut minor = self.money(amount)?;
-        // One by one those that dead lots can pay, else in a sum.
+        // One by one those that dead lots can pay, else in a sum, which comes after these.
         let own = |reserve: &&mut Reserve| {
             reserve.meter.as_deref() == meter && reserve.at == made_at && reserve.minor == minor
         };
@@ -372,7 +377,8 @@ impl Account {
             reserve.minor = 0;
             return Ok(());
         }
-        for reserve in self.held.iter_mut().filter(|reserve| reserve.meter.as_deref() == meter && reserve.minor > 0) {
+        let same = |reserve: &&mut Reserve| reserve.meter.as_deref() == meter && reserve.minor > 0;
+        for reserve in self.held.iter_mut().rev().filter(same) {
             let part = minor.min(reserve.minor);
             reserve.minor -= part;
             minor -= part;

@@ -4,7 +4,7 @@ use crate::pg::error::Outcome;
 use crate::pg::session;
 use crate::pg::spi;
 
-use super::account::{Account, Due, load, lock, open_or_lock};
+use super::account::{Account, Due, load, lock};
 use super::journal::{Act, Journal, Life, Sum};
 use super::too_large;
 
@@ -35,10 +35,17 @@ pub fn locked<T>(
     }
 }
 
-/// Locks a customer's credit, if it has any, and writes down what time has brought until `as_of`. What is read after it
-/// in a new snapshot stays so until the transaction ends.
+/// Locks a customer's credit and writes down what time has brought until `as_of`. What is read after it in a new snapshot
+/// stays so until the transaction ends; that of a customer who had no credit, too.
 pub fn bring_up_to(tenant: &str, customer: &str, currency: &str, as_of: i64) -> Outcome<()> {
-    if open_or_lock(tenant, customer, currency)? {
+    lock(tenant, customer, currency)?;
+    let has_any = spi::one(
+        "SELECT EXISTS (SELECT FROM meterflow.wallets WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3)",
+        &[tenant.into(), customer.into(), currency.into()],
+        spi::See::Latest,
+        |row| row.bool(0),
+    )?;
+    if has_any == Some(true) {
         let now = session::now();
         while spi::in_new_snapshot(|| catch_up(&mut load(tenant, customer, currency, as_of, as_of)?, now))? {}
     }

@@ -28,7 +28,7 @@ mod locked;
 mod past;
 mod reverse;
 
-pub use account::{Account, covers, load, lock};
+pub use account::{Account, covers, load, lock, lock_if_customer};
 pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_up_to, locked};
 pub use past::load_past;

@@ -144,20 +144,17 @@ fn read<'a>(
 /// Locks customers in order; returns those that are not there.
 fn lock_all<'a>(tenant: &str, names: &[&'a str], currency: &str) -> Outcome<Vec<&'a str>> {
     let list: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
-    let mut locked = Vec::with_capacity(names.len());
-    spi::run(
-        "SELECT customer_id FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = ANY ($2) AND currency = $3 ORDER BY customer_id FOR NO KEY UPDATE",
-        &[tenant.into(), list.into(), currency.into()],
-        See::Write,
-        |row| {
-            locked.push(row.text(0)?);
-            Ok(())
-        },
-    )?;
+    let ours = "FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = ANY ($2) AND currency = $3";
+    let args = || -> [DatumWithOid<'_>; 3] { [tenant.into(), list.clone().into(), currency.into()] };
+    if spi::run(&format!("SELECT {ours}"), &args(), See::Latest, |_| Ok(()))? == names.len() as u64 {
+        let sql = format!("SELECT {ours} ORDER BY customer_id FOR NO KEY UPDATE");
+        spi::run(&sql, &args(), See::Write, |_| Ok(()))?;
+        return Ok(Vec::new());
+    }
+    // Some have never had credit: these are opened, each in its turn.
     let mut missing = Vec::new();
-    if locked.len() < names.len() {
-        for name in names.iter().filter(|name| locked.binary_search_by(|known| known.as_str().cmp(name)).is_err()) {
-            // Nothing of theirs can be debited, and nobody has to be kept from it.
+    for name in names {
+        if !ledger::lock_if_customer(tenant, name, currency)? {
             missing.push(*name);
         }
     }

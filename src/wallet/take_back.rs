@@ -20,6 +20,7 @@ struct Grant {
     currency: String,
     transaction: i64,
     remaining: Amount,
+    effective_at: i64,
     lasting: Option<Life>,
 }
 
@@ -61,6 +62,7 @@ impl Grant {
                 currency: account.currency.clone(),
                 transaction: row.int8(2)?,
                 remaining: stored(row, 3)?,
+                effective_at: life.effective_at,
                 lasting: row.bool(4)?.then_some(life),
             })
         })?
@@ -140,7 +142,9 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             let transaction = journal.act(&account, &act)?;
             let lot = (grant.id, grant.lasting);
             let sum = Sum { amount: grant.remaining, minor };
-            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, now)?;
+            // Of a grant to come: when it would have begun.
+            let when = now.max(grant.effective_at);
+            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, when)?;
             journal.write(&[&account])?;
             Ok(transaction)
         })
@@ -230,7 +234,7 @@ fn refund_transaction(
                     lot,
                     -Sum { amount: part, minor },
                     "payments",
-                    now,
+                    now.max(grant.effective_at),
                 )?;
                 journal.write(&[&account])?;
                 return Ok(transaction);

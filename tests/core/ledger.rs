@@ -168,7 +168,7 @@ proptest! {
         for taken in &taken {
             let (was, is) = (&before.lots[taken.lot], &purse.lots[taken.lot]);
             let wallet = &purse.wallets[was.wallet];
-            prop_assert!(was.pays(debt, NOW) && covers(wallet));
+            prop_assert!(was.serves(debt, NOW) && covers(wallet));
             prop_assert_eq!(sum([is.remaining, taken.amount]), was.remaining);
             prop_assert!(!is.remaining.is_negative());
             // Never worth less than what it pays; and more by less than the last decimal that units have.
@@ -181,7 +181,7 @@ proptest! {
         for (place, (was, is)) in before.lots.iter().zip(&purse.lots).enumerate() {
             let gave = taken.iter().any(|taken| taken.lot == place);
             prop_assert!(gave || was.remaining == is.remaining);
-            let can_pay = is.pays(debt, NOW) && covers(&purse.wallets[is.wallet]);
+            let can_pay = is.serves(debt, NOW) && covers(&purse.wallets[is.wallet]);
             let later = taken.iter().any(|taken| taken.lot > place) || missing > 0;
             prop_assert!(!(can_pay && later) || purse.worth(is).expect("worth") == 0, "{:?} has something left", is);
         }
@@ -199,11 +199,11 @@ proptest! {
         let before = reserved.clone();
         prop_assert_eq!(
             burned.burn(minor, NOW, |_| true, &mut Vec::new()),
-            reserved.reserve(minor, NOW, |_| true)
+            reserved.reserve(minor, NOW, |_| true, |_| true)
         );
         let touched = |place: &usize| reserved.lots[*place].remaining != before.lots[*place].remaining;
         if let Some(first) = (0..before.lots.len()).find(touched) {
-            for later in reserved.lots[first + 1..].iter().filter(|lot| lot.pays(NOW, NOW)) {
+            for later in reserved.lots[first + 1..].iter().filter(|lot| lot.serves(NOW, NOW)) {
                 prop_assert_eq!(reserved.worth(later), Ok(0));
             }
         }

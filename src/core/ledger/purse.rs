@@ -95,10 +95,14 @@ impl Lot {
         self.effective_at <= at && at < self.expires_at
     }
 
-    /// Whether it can pay a debt that has this time, looked at as of another.
-    pub fn pays(&self, debt: i64, as_of: i64) -> bool {
-        let begun_by = if self.promotional { debt } else { as_of };
-        self.expires_at > debt && self.effective_at <= begun_by
+    /// Whether it can pay what was spent, or set aside to be spent, at this time, looked at as of another.
+    pub fn serves(&self, debt: i64, as_of: i64) -> bool {
+        self.expires_at > debt && self.effective_at <= as_of
+    }
+
+    /// Whether it can pay a charge that has this time.
+    pub fn pays(&self, charge: i64, as_of: i64) -> bool {
+        self.serves(charge, as_of) && (!self.promotional || self.effective_at <= charge)
     }
 }
 
@@ -209,9 +213,21 @@ impl Purse {
     }
 
     /// As [`Purse::burn`], from the other end: for what is only set aside, so that what burns now has the first lots.
-    pub fn reserve(&mut self, minor: i128, debt: i64, covers: impl Fn(&Wallet) -> bool) -> Result<i128, QuantityError> {
-        let places = (0..self.lots.len()).rev();
-        self.burn_places(places, minor, debt, covers, &mut Vec::new())
+    /// Before them what fewer debts can use: lots that have expired, as they did, and of wallets that are not `open` to all.
+    pub fn reserve(
+        &mut self,
+        minor: i128,
+        debt: i64,
+        covers: impl Fn(&Wallet) -> bool,
+        open: impl Fn(&Wallet) -> bool,
+    ) -> Result<i128, QuantityError> {
+        let mut places: Vec<usize> = (0..self.lots.len()).rev().collect();
+        places.sort_by_key(|place| {
+            let lot = &self.lots[*place];
+            let live = lot.is_live(self.as_of);
+            (live, open(&self.wallets[lot.wallet]), if live { 0 } else { lot.expires_at })
+        });
+        self.burn_places(places.into_iter(), minor, debt, covers, &mut Vec::new())
     }
 
     fn burn_places(
@@ -227,7 +243,7 @@ impl Purse {
                 break;
             }
             let lot = &self.lots[place];
-            if !lot.pays(debt, self.as_of) || !covers(&self.wallets[lot.wallet]) {
+            if !lot.serves(debt, self.as_of) || !covers(&self.wallets[lot.wallet]) {
                 continue;
             }
             let part = self.worth(lot)?.min(minor);
@@ -249,7 +265,7 @@ impl Purse {
     ) -> Result<Amount, QuantityError> {
         for place in 0..self.lots.len() {
             let lot = &self.lots[place];
-            if amount.is_positive() && lot.pays(debt, self.as_of) && covers(&self.wallets[lot.wallet]) {
+            if amount.is_positive() && lot.serves(debt, self.as_of) && covers(&self.wallets[lot.wallet]) {
                 let part = least(lot.remaining, amount);
                 if part.is_positive() {
                     taken.push(self.take_amount(place, part)?);
