@@ -14,6 +14,9 @@ use crate::pg::spi::{self, See};
 use super::args::{Sum, body, key, known, need};
 use super::position::{Position, holds, insufficient};
 
+/// Minor units that may be added at once, as on a line of an invoice: sums of credit are far from what does not fit.
+const MOST: i128 = 10_i128.pow(30);
+
 /// Puts credit into a wallet as a new grant; returns the transaction and the grant.
 #[pg_extern(sql = "")]
 #[allow(clippy::too_many_arguments)]
@@ -72,6 +75,15 @@ fn add_credit(
                     .hint("It counts from effective_at on, and until before expires_at."));
             }
             let place = open_wallet(&mut account, &sum, wallet)?;
+            let minor = account.purse.minor(place, &sum.amount, Rounding::Up).map_err(too_large)?;
+            if minor > MOST {
+                return Err(Fail::new(
+                    SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+                    "so much credit can not be added at once",
+                )
+                .detail(format!("The amount is {}.", sum.text()))
+                .hint("There is not so much money: look for a mistake in the unit."));
+            }
             let mut journal = Journal::new(&tenant, now);
             let (kind, from) = if verb == "top_up" { ("top_up", "payments") } else { ("grant", "promotions") };
             let act = Act { kind, description, key: Some((idempotency_key, &body)), ..Act::default() };
