@@ -19,6 +19,8 @@ mod delta;
 mod event;
 #[path = "core/invoice.rs"]
 mod invoice;
+#[path = "core/ledger.rs"]
+mod ledger;
 #[path = "core/meter.rs"]
 mod meter;
 #[path = "core/pricing/mod.rs"]
