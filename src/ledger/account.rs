@@ -9,6 +9,7 @@ use crate::core::ledger::{Limit, Lot, Part, Purse, Recurring, Source, Taken, Tot
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::spi::{self, Row, See};
+use crate::rating::no_money;
 
 use super::{stored, too_large};
 
@@ -113,8 +114,7 @@ const TOTALS: &str = "SELECT (SELECT t.totals FROM meterflow.wallet_totals t WHE
 /// Reads a customer's credit in the statement's snapshot, as it is at a time: grants that begin or come again by then, and
 /// none that expired by `since`, which is the time of the oldest debt to be paid.
 pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64) -> Outcome<Account> {
-    let digits = currency::digits(currency)
-        .map_err(|error| Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}")))?;
+    let digits = currency::digits(currency).map_err(|error| no_money(error, currency))?;
     let who = || -> [DatumWithOid<'_>; 3] { [tenant.into(), customer.into(), currency.into()] };
     let (totals, owes) = spi::one(TOTALS, &who(), See::Statement, |row| {
         let totals = if row.is_null(0) {

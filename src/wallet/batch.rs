@@ -7,9 +7,10 @@ use pgrx::datum::DatumWithOid;
 use crate::core::currency;
 use crate::core::pricing::Amount;
 use crate::ledger::{self, Account, Act, Journal};
-use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::error::{Outcome, SqlState};
 use crate::pg::session;
 use crate::pg::spi::{self, See};
+use crate::rating::no_money;
 
 use super::args::{body, used_otherwise};
 use super::position::Position;
@@ -34,8 +35,7 @@ pub fn debits(
     keys: &[Option<String>],
 ) -> Outcome<Vec<Debited>> {
     let digits = currency::digits(currency).map_err(|error| {
-        Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}"))
-            .hint("debit_rows() takes money; debit() also takes credit units.")
+        no_money(error, currency).hint("debit_rows() takes money; debit() also takes credit units.")
     })?;
     let asked: Vec<Result<Asked<'_>, (&'static str, String)>> = customers
         .iter()
