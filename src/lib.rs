@@ -18,6 +18,7 @@ mod billing; // usage and subscriptions → charges, invoices
 mod documents; // an invoice → HTML and PDF, by a program of its own
 mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
 mod meters; // what is measured, and raw events read back
+mod outbox; // messages to the outside, in the order in which they were written
 mod rating; // usage → money
 mod rollup; // deltas → hour → day → month, by one folder at a time
 mod usage; // rollups ∪ deltas ∪ raw edges, in one snapshot; verify
@@ -40,7 +41,8 @@ extension_sql_file!("../sql/60_catalogue.sql", name = "catalogue", requires = ["
 extension_sql_file!("../sql/62_subscriptions.sql", name = "subscriptions", requires = ["catalogue"]);
 extension_sql_file!("../sql/63_subscription_changes.sql", name = "subscription_changes", requires = ["subscriptions"]);
 extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscription_changes"]);
-extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invoices"]);
+extension_sql_file!("../sql/65_outbox.sql", name = "outbox", requires = ["invoices"]);
+extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["outbox"]);
 extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["billing"]);
 extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
 extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_off"]);
