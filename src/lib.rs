@@ -49,7 +49,8 @@ extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_
 extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["wallets"]);
 extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["explain"]);
 extension_sql_file!("../sql/76_invoice_document.sql", name = "invoice_document", requires = ["documents"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["invoice_document"]);
+extension_sql_file!("../sql/77_alerts.sql", name = "alerts", requires = ["invoice_document"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["alerts"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
