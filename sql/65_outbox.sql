@@ -49,7 +49,7 @@ COMMENT ON TRIGGER refuse_change ON meterflow.outbox IS 'Messages are as they we
 CREATE FUNCTION meterflow.outbox_kinds() RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
-RETURN '{usage_updated,wallet_balance_changed,low_balance,limit_reached,invoice_finalized,grant_expiring}'::text[];
+RETURN '{usage_updated,wallet_balance_changed,low_balance,limit_reached,invoice_finalized,grant_expiring,top_up_requested}'::text[];
 COMMENT ON FUNCTION meterflow.outbox_kinds() IS 'The kinds of messages that there are.';
 
 CREATE TABLE meterflow.outbox_consumers (

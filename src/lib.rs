@@ -55,10 +55,10 @@ extension_sql_file!("../sql/73_holds.sql", name = "holds", requires = ["explain"
 extension_sql_file!("../sql/74_entitlements.sql", name = "entitlements", requires = ["holds"]);
 extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["entitlements"]);
 extension_sql_file!("../sql/76_invoice_document.sql", name = "invoice_document", requires = ["documents"]);
-extension_sql_file!("../sql/77_alerts.sql", name = "alerts", requires = ["invoice_document"]);
-extension_sql_file!("../sql/78_wallet_history.sql", name = "wallet_history", requires = ["alerts"]);
-extension_sql_file!("../sql/79_top_up_rules.sql", name = "top_up_rules", requires = ["wallet_history"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["top_up_rules"]);
+extension_sql_file!("../sql/77_top_up_rules.sql", name = "top_up_rules", requires = ["invoice_document"]);
+extension_sql_file!("../sql/78_wallet_history.sql", name = "wallet_history", requires = ["top_up_rules"]);
+extension_sql_file!("../sql/79_alerts.sql", name = "alerts", requires = ["wallet_history"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["alerts"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {

@@ -27,6 +27,7 @@ mod journal;
 mod locked;
 mod past;
 mod reverse;
+mod tell;
 
 pub use account::{Account, covers, load, lock, lock_if_customer};
 pub use journal::{Act, Journal, Life, Sum};

@@ -1,4 +1,4 @@
-//! Whose usage a fold has changed, for alerts and for consumers of the outbox (sql/77_alerts.sql). Told in the fold's own
+//! Whose usage a fold has changed, for alerts and for consumers of the outbox (sql/79_alerts.sql). Told in the fold's own
 //! transaction: a crash leaves both or neither. Nobody to tell, nothing collected.
 
 use rustc_hash::FxHashSet;

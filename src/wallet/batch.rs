@@ -94,6 +94,9 @@ pub fn debits(
             }
             outcomes.push(outcome);
         }
+        if outcomes.iter().all(Result::is_err) {
+            return Ok(outcomes);
+        }
         journal.write(&positions.values().map(|position| &position.account).collect::<Vec<_>>())?;
         Ok(outcomes)
     })

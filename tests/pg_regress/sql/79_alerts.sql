@@ -135,7 +135,7 @@ INSERT INTO meterflow.alerts (key, customer_id, what, currency, warning, critica
 SELECT * FROM pg_temp.work();
 SELECT meterflow.top_up('bolt', 325, 'USD', '1') > 0 AS paid;
 SELECT available FROM meterflow.wallet_balance('bolt', 'USD');
-SELECT meterflow.after_ledger_write('bolt', 'USD'), meterflow.after_ledger_write('bolt', 'EUR'), meterflow.after_ledger_write('acme', 'USD');
+SELECT meterflow.credit_changed('bolt', 'USD', '[]'), meterflow.credit_changed('bolt', 'EUR', '[]'), meterflow.credit_changed('acme', 'USD', '[]');
 SELECT * FROM pg_temp.said();
 -- Usage lowers it: also that of a customer it pays for.
 INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUES (7703, 'child', 'pro', date_trunc('hour', now()) - interval '1 hour');
@@ -143,11 +143,11 @@ SELECT pg_temp.use('child', 80);
 SELECT * FROM pg_temp.work() WHERE kind = 'low_balance';
 BEGIN;
 SELECT meterflow.top_up('bolt', 15, 'USD', '2') > 0 AS paid;
-SELECT meterflow.after_ledger_write('bolt', 'USD');
+SELECT meterflow.credit_changed('bolt', 'USD', '[]');
 SELECT available FROM meterflow.wallet_balance('bolt', 'USD');
 SELECT * FROM pg_temp.said();
 SELECT meterflow.top_up('bolt', 0.01, 'USD', '3') > 0 AS paid;
-SELECT meterflow.after_ledger_write('bolt', 'USD');
+SELECT meterflow.credit_changed('bolt', 'USD', '[]');
 SELECT * FROM pg_temp.said();
 ROLLBACK;
 SELECT level FROM meterflow.alert_states WHERE tenant_id = 'alerts' AND alert_key = 'low';
@@ -166,11 +166,11 @@ BEGIN;
 UPDATE meterflow.alerts SET warning = 1, critical = 2 WHERE tenant_id = 'alerts' AND key = 'calls';
 INSERT INTO meterflow.alerts (key, customer_id, what, currency, warning) VALUES ('again', 'bolt', 'spend', 'USD', 0.01);
 ALTER TABLE meterflow.wallets RENAME TO hidden;
-SELECT meterflow.after_ledger_write('bolt', 'USD');
+SELECT meterflow.credit_changed('bolt', 'USD', '[]');
 SELECT alert_key, error, look_at > now() AS again FROM meterflow.alert_states WHERE error IS NOT NULL;
 SELECT count(*) FROM pg_temp.work() WHERE payload->>'alert' = 'again';
 ALTER TABLE meterflow.hidden RENAME TO wallets;
-SELECT meterflow.after_ledger_write('bolt', 'USD');
+SELECT meterflow.credit_changed('bolt', 'USD', '[]');
 SELECT count(*) AS failing FROM meterflow.alert_states WHERE error IS NOT NULL;
 ROLLBACK;
 

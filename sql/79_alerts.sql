@@ -8,7 +8,7 @@
 -- them sees what the earlier one's transaction did: whoever changes a value and evaluates afterwards, in the same
 -- transaction or in a later one, leaves a level that is true of all changes before.
 --
--- Who evaluates: ledger writes, in their own transaction (after_ledger_write()); for usage the worker or maintain(). A fold
+-- Who evaluates: ledger writes, in their own transaction (credit_changed()); for usage the worker or maintain(). A fold
 -- notes in alert_queue, in its own transaction, whose usage it has folded: a crash leaves both or neither. The queue is
 -- worked off without waiting for anybody: a state that another session has locked goes to the end of the queue, for that
 -- session may not see what was folded. What time alone changes (a period that ends) is in alert_states.look_at.
@@ -256,26 +256,32 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION meterflow.alerts_of(text, text) IS 'Internal: the alerts that look at a customer.';
 
-CREATE FUNCTION meterflow.after_ledger_write(customer_id text, currency text) RETURNS void
+CREATE FUNCTION meterflow.credit_is_watched() RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN EXISTS (SELECT FROM meterflow.alerts AS a WHERE a.tenant_id = meterflow.current_tenant() AND a.what = 'balance' AND a.enabled)
+    OR EXISTS (SELECT FROM meterflow.top_up_rules AS r WHERE r.tenant_id = meterflow.current_tenant() AND r.enabled)
+    OR EXISTS (SELECT FROM meterflow.outbox_consumers AS c WHERE c.tenant_id = meterflow.current_tenant() AND (c.kinds IS NULL OR 'wallet_balance_changed' = ANY (c.kinds)));
+COMMENT ON FUNCTION meterflow.credit_is_watched() IS 'Internal: whether a verb that moves credit has anybody to tell.';
+
+CREATE FUNCTION meterflow.credit_changed(customer_id text, currency text, changes jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+  tenant CONSTANT text := meterflow.current_tenant();
   alert meterflow.alerts;
+  available CONSTANT numeric := (SELECT sum(b.available) FROM meterflow.wallet_balance(credit_changed.customer_id, credit_changed.currency) AS b);
 BEGIN
-  FOR alert IN SELECT a.* FROM meterflow.alerts AS a
-                WHERE a.tenant_id = meterflow.current_tenant() AND a.what = 'balance' AND a.enabled AND a.currency = after_ledger_write.currency
-                  AND a.customer_id = after_ledger_write.customer_id
-               UNION ALL
-               SELECT a.* FROM meterflow.alerts AS a
-                WHERE a.tenant_id = meterflow.current_tenant() AND a.what = 'balance' AND a.enabled AND a.currency = after_ledger_write.currency
-                  AND a.customer_id IS NULL
-               ORDER BY key LOOP
-    PERFORM meterflow.evaluate_alert(alert, after_ledger_write.customer_id, true);
+  PERFORM meterflow.emit(tenant, credit_changed.customer_id, 'wallet_balance_changed',
+                         jsonb_build_object('currency', credit_changed.currency, 'available', available::text, 'changes', changes));
+  FOR alert IN SELECT a.* FROM meterflow.alerts_of(credit_changed.customer_id, 'balance') AS a WHERE a.currency = credit_changed.currency ORDER BY a.key LOOP
+    PERFORM meterflow.evaluate_alert(alert, credit_changed.customer_id, true);
   END LOOP;
+  PERFORM meterflow.request_top_ups(credit_changed.customer_id, credit_changed.currency, available);
 END $$;
-COMMENT ON FUNCTION meterflow.after_ledger_write(text, text) IS
-  'Internal: what every verb that moves a customer''s money calls last: the alerts on the balance speak in the same transaction.';
+COMMENT ON FUNCTION meterflow.credit_changed(text, text, jsonb) IS
+  'Internal: what every verb that moves a customer''s credit calls last, in its transaction: consumers are told, alerts on the balance speak, top-up rules ask.';
 
 CREATE FUNCTION meterflow.evaluate_alerts(customer_id text, wait boolean DEFAULT true, OUT moved integer, OUT busy integer)
 LANGUAGE plpgsql VOLATILE
@@ -297,9 +303,13 @@ BEGIN
     moved := moved + (outcome = 'moved')::integer;
     busy := busy + (outcome = 'busy')::integer;
   END LOOP;
+  PERFORM meterflow.request_top_ups(w.customer_id, w.currency)
+     FROM meterflow.wallets AS w JOIN meterflow.top_up_rules AS r ON r.tenant_id = w.tenant_id AND r.wallet_id = w.id AND r.enabled
+    WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = coalesce(payer, evaluate_alerts.customer_id)
+    GROUP BY w.customer_id, w.currency;
 END $$;
 COMMENT ON FUNCTION meterflow.evaluate_alerts(text, boolean) IS
-  'Looks at a customer for all its alerts, now. Returns how many changed their level, and how many another session is looking at, if this one does not wait.';
+  'Looks at a customer for all its alerts and top-up rules, now. Returns how many changed their level, and how many another session is looking at, if this one does not wait.';
 
 CREATE FUNCTION meterflow.queue_alerts(tenant text, customer text) RETURNS void
 LANGUAGE sql VOLATILE
@@ -307,7 +317,8 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   INSERT INTO meterflow.alert_queue (tenant_id, customer_id)
   SELECT queue_alerts.tenant, queue_alerts.customer
-   WHERE EXISTS (SELECT FROM meterflow.alerts AS a WHERE a.tenant_id = queue_alerts.tenant AND a.enabled);
+   WHERE EXISTS (SELECT FROM meterflow.alerts AS a WHERE a.tenant_id = queue_alerts.tenant AND a.enabled)
+      OR EXISTS (SELECT FROM meterflow.top_up_rules AS r WHERE r.tenant_id = queue_alerts.tenant AND r.enabled);
 END;
 COMMENT ON FUNCTION meterflow.queue_alerts(text, text) IS 'Internal: has a customer looked at by the next maintenance, if the tenant has alerts at all.';
 
@@ -315,6 +326,7 @@ CREATE FUNCTION meterflow.usage_is_watched() RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN EXISTS (SELECT FROM meterflow.alerts AS a WHERE a.enabled)
+    OR EXISTS (SELECT FROM meterflow.top_up_rules AS r WHERE r.enabled)
     OR EXISTS (SELECT FROM meterflow.outbox_consumers AS c WHERE c.kinds IS NULL OR 'usage_updated' = ANY (c.kinds));
 COMMENT ON FUNCTION meterflow.usage_is_watched() IS 'Internal: whether a fold has anybody to tell whose usage it has folded.';
 
@@ -330,7 +342,9 @@ BEGIN
     LEFT JOIN meterflow.customers AS c ON (c.tenant_id, c.id) = (u.tenant_id, u.customer_id)
    WHERE EXISTS (SELECT FROM meterflow.alerts AS a
                   WHERE a.tenant_id = u.tenant_id AND a.enabled AND (a.meter_key IS NULL OR a.meter_key = v.meter_key)
-                    AND (a.customer_id IS NULL OR a.customer_id IN (u.customer_id, c.payer_id)));
+                    AND (a.customer_id IS NULL OR a.customer_id IN (u.customer_id, c.payer_id)))
+      OR EXISTS (SELECT FROM meterflow.wallets AS w JOIN meterflow.top_up_rules AS r ON r.tenant_id = w.tenant_id AND r.wallet_id = w.id AND r.enabled
+                  WHERE w.tenant_id = u.tenant_id AND w.customer_id = coalesce(c.payer_id, u.customer_id));
   PERFORM meterflow.emit_all('usage_updated', array_agg(m.tenant_id), array_agg(m.customer_id), array_agg(m.payload))
      FROM (SELECT u.tenant_id, u.customer_id, jsonb_build_object('meters', jsonb_agg(DISTINCT v.meter_key)) AS payload
              FROM unnest(tenants, customer_ids, meter_ids) AS u (tenant_id, customer_id, meter_id)
@@ -403,9 +417,6 @@ DECLARE
   soon record;
   done bigint := 0;
 BEGIN
-  IF to_regclass('meterflow.credit_grants') IS NULL THEN
-    RETURN 0;
-  END IF;
   IF NOT pg_try_advisory_xact_lock('meterflow.alert_grants'::regclass::integer, 0) THEN
     RETURN NULL;
   END IF;
@@ -413,7 +424,7 @@ BEGIN
   FOR soon IN
     SELECT g.tenant_id, g.id, g.expires_at, g.remaining, w.customer_id, w.currency
       FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON (w.tenant_id, w.id) = (g.tenant_id, g.wallet_id)
-     WHERE NOT g.spent AND g.remaining > 0 AND g.effective_at <= clock AND g.expires_at > clock AND g.expires_at <= clock + make_interval(days => greatest(days, 1))
+     WHERE NOT g.lasting AND NOT g.spent AND g.effective_at <= clock AND g.expires_at > clock AND g.expires_at <= clock + make_interval(days => greatest(days, 1))
        AND NOT EXISTS (SELECT FROM meterflow.alert_grants AS k WHERE (k.tenant_id, k.grant_id) = (g.tenant_id, g.id) AND k.expires_at = g.expires_at)
      ORDER BY g.expires_at, g.tenant_id, g.id LIMIT max_grants
   LOOP
