@@ -269,16 +269,25 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  tenant CONSTANT text := meterflow.current_tenant();
   alert meterflow.alerts;
-  available CONSTANT numeric := (SELECT sum(b.available) FROM meterflow.wallet_balance(credit_changed.customer_id, credit_changed.currency) AS b);
+  available numeric;
 BEGIN
-  PERFORM meterflow.emit(tenant, credit_changed.customer_id, 'wallet_balance_changed',
+  BEGIN
+    available := (SELECT sum(b.available) FROM meterflow.wallet_balance(credit_changed.customer_id, credit_changed.currency) AS b);
+  EXCEPTION WHEN OTHERS THEN
+    -- A price that can't be computed must not keep a payment out. Alerts say so in alert_states.error.
+    IF SQLSTATE IN ('40001', '40P01', '55P03', '57014', '57P01') THEN
+      RAISE;
+    END IF;
+  END;
+  PERFORM meterflow.emit(meterflow.current_tenant(), credit_changed.customer_id, 'wallet_balance_changed',
                          jsonb_build_object('currency', credit_changed.currency, 'available', available::text, 'changes', changes));
   FOR alert IN SELECT a.* FROM meterflow.alerts_of(credit_changed.customer_id, 'balance') AS a WHERE a.currency = credit_changed.currency ORDER BY a.key LOOP
     PERFORM meterflow.evaluate_alert(alert, credit_changed.customer_id, true);
   END LOOP;
-  PERFORM meterflow.request_top_ups(credit_changed.customer_id, credit_changed.currency, available);
+  IF available IS NOT NULL THEN
+    PERFORM meterflow.request_top_ups(credit_changed.customer_id, credit_changed.currency, available);
+  END IF;
 END $$;
 COMMENT ON FUNCTION meterflow.credit_changed(text, text, jsonb) IS
   'Internal: what every verb that moves a customer''s credit calls last, in its transaction: consumers are told, alerts on the balance speak, top-up rules ask.';
