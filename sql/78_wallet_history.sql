@@ -20,13 +20,13 @@ BEGIN ATOMIC
       LEFT JOIN meterflow.credit_units AS u ON u.tenant_id = w.tenant_id AND u.key = w.credit_unit
       JOIN meterflow.credit_grants AS g ON g.tenant_id = w.tenant_id AND g.wallet_id = w.id AND g.expires_at <= statement_timestamp(),
            LATERAL (SELECT sum(e.amount) AS remaining FROM meterflow.ledger_entries AS e
-                     WHERE e.tenant_id = g.tenant_id AND e.wallet_id = g.wallet_id AND e.grant_id = g.id AND (e.created_at < g.expires_at OR e.amount < 0)) AS r
+                     WHERE e.tenant_id = g.tenant_id AND e.wallet_id = g.wallet_id AND e.grant_id = g.id AND (e.effective_at < g.expires_at OR e.amount < 0)) AS r
      WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = wallet_history.customer_id AND w.currency = wallet_history.currency AND r.remaining <> 0
     UNION ALL
     SELECT e.effective_at, e.created_at, e.wallet_id, e.grant_id, 'expired', -e.amount, -e.worth, e.transaction_id, e.entry, NULL, 'breakage', NULL, NULL, NULL
       FROM meterflow.wallets AS w
       JOIN meterflow.credit_grants AS g ON g.tenant_id = w.tenant_id AND g.wallet_id = w.id AND g.expires_at <= statement_timestamp()
-      JOIN meterflow.ledger_entries AS e ON e.tenant_id = g.tenant_id AND e.wallet_id = g.wallet_id AND e.grant_id = g.id AND e.created_at >= g.expires_at AND e.amount > 0
+      JOIN meterflow.ledger_entries AS e ON e.tenant_id = g.tenant_id AND e.wallet_id = g.wallet_id AND e.grant_id = g.id AND e.effective_at >= g.expires_at AND e.amount > 0
      WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = wallet_history.customer_id AND w.currency = wallet_history.currency
   ), running AS (
     SELECT l.*, sum(l.amount) OVER (PARTITION BY l.wallet_id, l.grant_id ORDER BY l.effective_at, l.known_at, l.transaction_id NULLS FIRST, l.entry, l.kind <> 'expired' DESC, l.grant_id) AS grant_balance,

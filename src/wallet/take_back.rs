@@ -198,7 +198,7 @@ fn refund_transaction(
                     .filter(|given| given.is_positive() && given.shortest().scale() <= account.purse.digits);
                 let minor = given.map(|given| account.money(&given)).transpose()?;
                 minor.filter(|minor| *minor <= most).ok_or_else(|| {
-                    Fail::parameter("more would be refunded than is left to refund")
+                    Fail::parameter("a refund takes back a part or all of what is left")
                         .detail(format!("{} is asked for, {} {currency} is left.", amount.text(), account.shown(most)))
                         .hint("Leave the amount out to refund all that is left.")
                 })

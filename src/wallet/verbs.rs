@@ -37,7 +37,7 @@ fn add_credit(
     let add = || -> Outcome<i64> {
         let customer = need(verb, "customer_id", customer_id)?;
         let sum = Sum::read(&tenant, verb, amount, currency)?;
-        let wallet = need(verb, "wallet", wallet)?;
+        let wallet = need(verb, "wallet", wallet.filter(|wallet| !wallet.is_empty()))?;
         let priority = need(verb, "priority", priority)?;
         let idempotency_key = key(verb, idempotency_key)?;
         let at = |time: Option<TimestampWithTimeZone>| time.map(|time| unix_micros(time.into_inner()));
