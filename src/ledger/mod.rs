@@ -29,7 +29,7 @@ mod reverse;
 
 pub use account::{Account, covers, load, lock, lock_if_customer};
 pub use journal::{Act, Journal, Life, Sum};
-pub use locked::{bring_up_to, locked};
+pub use locked::{bring_locked_up_to, bring_up_to, locked};
 pub use reverse::{Given, give_back};
 
 use crate::core::decimal::QuantityError;
