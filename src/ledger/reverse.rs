@@ -122,7 +122,7 @@ pub fn give_back(
 }
 
 /// Where a wallet would owe less than nothing, because what it lent is given back and had been paid, the grants that paid
-/// it have it again, the last first.
+/// it have it again, the youngest first.
 fn unpay(account: &mut Account, journal: &mut Journal, transaction: i64, wallet: usize) -> Outcome<()> {
     if !account.purse.wallets[wallet].overdraft.is_negative() {
         return Ok(());
@@ -132,7 +132,7 @@ fn unpay(account: &mut Account, journal: &mut Journal, transaction: i64, wallet:
         "SELECT g.id, -sum(e.amount), g.lasting, g.kind = 'promotional', g.priority, g.effective_at, g.expires_at \
            FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
           WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
-          GROUP BY g.tenant_id, g.id HAVING sum(e.amount) < 0 ORDER BY max(e.transaction_id) DESC, g.id DESC",
+          GROUP BY g.tenant_id, g.id HAVING sum(e.amount) < 0 ORDER BY g.id DESC",
         &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
         See::Statement,
         |row| {
