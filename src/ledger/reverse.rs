@@ -122,7 +122,7 @@ pub fn give_back(
     Ok(())
 }
 
-/// Where a grant has paid an overdraft that is taken back now, the grant gets it back: the last that paid is the first.
+/// Where a grant has paid an overdraft that is taken back now, the grant gets it back: the youngest first.
 fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wallet: usize) -> Outcome<()> {
     let too_much = -account.purse.wallets[wallet].overdraft;
     if !too_much.is_positive() {
@@ -133,7 +133,7 @@ fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wall
         "SELECT e.grant_id, -sum(e.amount), bool_or(g.lasting), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at) \
            FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
           WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
-          GROUP BY e.grant_id HAVING sum(e.amount) < 0 ORDER BY max(e.effective_at) DESC, max(e.transaction_id) DESC, e.grant_id DESC",
+          GROUP BY e.grant_id HAVING sum(e.amount) < 0 ORDER BY e.grant_id DESC",
         &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
         See::Statement,
         |row| {
