@@ -312,10 +312,19 @@ BEGIN
     moved := moved + (outcome = 'moved')::integer;
     busy := busy + (outcome = 'busy')::integer;
   END LOOP;
-  PERFORM meterflow.request_top_ups(w.customer_id, w.currency)
-     FROM meterflow.wallets AS w JOIN meterflow.top_up_rules AS r ON r.tenant_id = w.tenant_id AND r.wallet_id = w.id AND r.enabled
-    WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = coalesce(payer, evaluate_alerts.customer_id)
-    GROUP BY w.customer_id, w.currency;
+  BEGIN
+    PERFORM meterflow.request_top_ups(w.customer_id, w.currency)
+       FROM meterflow.wallets AS w JOIN meterflow.top_up_rules AS r ON r.tenant_id = w.tenant_id AND r.wallet_id = w.id AND r.enabled
+      WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = coalesce(payer, evaluate_alerts.customer_id)
+      GROUP BY w.customer_id, w.currency;
+  EXCEPTION WHEN OTHERS THEN
+    -- As one alert's fault must not stop the others.
+    IF SQLSTATE IN ('40001', '40P01', '55P03', '57014', '57P01') THEN
+      RAISE;
+    END IF;
+    RAISE WARNING 'the top-up rules of customer "%" can not be looked at', coalesce(payer, evaluate_alerts.customer_id)
+      USING ERRCODE = SQLSTATE, DETAIL = SQLERRM, HINT = 'SELECT * FROM meterflow.wallet_balance(...) of this customer fails in the same way.';
+  END;
 END $$;
 COMMENT ON FUNCTION meterflow.evaluate_alerts(text, boolean) IS
   'Looks at a customer for all its alerts and top-up rules, now. Returns how many changed their level, and how many another session is looking at, if this one does not wait.';
