@@ -5,13 +5,12 @@ use pgrx::prelude::*;
 use crate::core::decimal::QuantityError;
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, raise};
-use crate::pg::session;
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::account::Account;
 use super::journal::{Act, Journal, Life, Sum};
-use super::locked::bring_up_to;
+use super::locked::locked;
 use super::{stored, too_large};
 
 /// What a transaction took of one grant, or lent (no grant), less what has been given back of it.
@@ -173,26 +172,21 @@ fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wall
 #[pg_extern(sql = "")]
 fn give_back_invoice(invoice_id: i64, customer_id: &str, currency: &str) {
     let tenant = settings::tenant();
-    let work = || -> Outcome<()> {
-        bring_up_to(&tenant, customer_id, currency, session::now())?;
-        spi::in_new_snapshot(|| {
-            let taken = spi::one(
-                "SELECT id FROM meterflow.wallet_transactions WHERE tenant_id = $1 AND invoice_id = $2 AND kind = 'invoice'",
-                &[tenant.as_str().into(), invoice_id.into()],
-                See::Statement,
-                |row| row.int8(0),
-            )?;
-            let Some(taken) = taken else { return Ok(()) };
-            let now = session::now();
-            let mut account = super::load(&tenant, customer_id, currency, now, now)?;
-            let given = Given::of(&account, taken)?;
-            let minor = given.iter().map(|part| part.minor).sum::<i128>();
-            let mut journal = Journal::new(&tenant, now);
-            let act = Act { kind: "invoice_void", invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
-            let transaction = journal.act(&account, &act)?;
-            give_back(&mut account, &mut journal, transaction, &given, minor, "invoices")?;
-            journal.write(&[&account])
-        })
-    };
-    raise(work())
+    let work = locked(&tenant, customer_id, currency, None, |mut account, now| {
+        let taken = spi::one(
+            "SELECT id FROM meterflow.wallet_transactions WHERE tenant_id = $1 AND invoice_id = $2 AND kind = 'invoice'",
+            &[tenant.as_str().into(), invoice_id.into()],
+            See::Statement,
+            |row| row.int8(0),
+        )?;
+        let Some(taken) = taken else { return Ok(()) };
+        let given = Given::of(&account, taken)?;
+        let minor = given.iter().map(|part| part.minor).sum::<i128>();
+        let mut journal = Journal::new(&tenant, now);
+        let act = Act { kind: "invoice_void", invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
+        let transaction = journal.act(&account, &act)?;
+        give_back(&mut account, &mut journal, transaction, &given, minor, "invoices")?;
+        journal.write(&[&account])
+    });
+    raise(work)
 }
