@@ -26,8 +26,9 @@ mod account;
 mod journal;
 mod locked;
 mod reverse;
+pub mod tables;
 
-pub use account::{Account, covers, load, lock};
+pub use account::{Account, Books, covers, load, lock};
 pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_up_to, locked};
 pub use reverse::{Given, give_back};

@@ -135,7 +135,7 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             let lot = (grant.id, grant.lasting);
             let sum = Sum { amount: grant.remaining, minor };
             journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, now)?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };
@@ -226,14 +226,14 @@ fn refund_transaction(
                     "payments",
                     now,
                 )?;
-                journal.write(&[&account])?;
+                journal.write([&account])?;
                 return Ok(transaction);
             }
             let given = Given::of(&account, transaction_id)?;
             let minor = nothing_left(minor(given.iter().map(|part| part.minor).sum())?, transaction_id)?;
             let transaction = journal.act(&account, &act)?;
             give_back(&mut account, &mut journal, transaction, &given, minor, "revenue")?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };

@@ -77,7 +77,7 @@ fn add_credit(
             let act = Act { kind, description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&account, &act)?;
             journal.grant(&mut account, transaction, place, life, sum.amount, from, None)?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };
@@ -182,7 +182,7 @@ fn debit(
             let act = Act { kind: "debit", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&account, &act)?;
             spend(&mut account, &mut journal, transaction, &sum, minor, of, overdraw)?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };
@@ -257,7 +257,7 @@ fn owe(
     mut missing: i128,
     of: Of<'_>,
     overdraw: bool,
-    to: &str,
+    to: &'static str,
 ) -> Outcome<()> {
     let asked = missing;
     for place in 0..account.purse.wallets.len() {
@@ -414,7 +414,7 @@ fn transfer(
                 for (life, amount) in moved {
                     journal.grant(&mut giver, transaction, place, life, amount, "transfers", None)?;
                 }
-                journal.write(&[&giver])?;
+                journal.write([&giver])?;
                 return Ok(transaction);
             }
             let mut taker = ledger::load(&tenant, &to.customer, &to.currency, now, now)?;
@@ -423,7 +423,7 @@ fn transfer(
             for (life, amount) in moved {
                 journal.grant(&mut taker, received, place, life, amount, "transfers", None)?;
             }
-            journal.write(&[&giver, &taker])?;
+            journal.write([&giver, &taker])?;
             Ok(transaction)
         })
     };
