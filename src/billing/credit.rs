@@ -139,7 +139,7 @@ impl Credit {
                 let now = journal.now;
                 journal.take(&mut self.account, transaction, taken, "invoices", now)?;
             }
-            journal.write(&[&self.account])
+            journal.write([&self.account])
         })
     }
 

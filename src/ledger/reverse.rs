@@ -89,7 +89,7 @@ pub fn give_back(
     transaction: i64,
     given: &[Given],
     mut minor: i128,
-    from: &str,
+    from: &'static str,
 ) -> Outcome<()> {
     let now = journal.now;
     for part in given.iter().rev().filter(|part| part.amount.is_positive()) {
@@ -186,7 +186,7 @@ fn give_back_invoice(invoice_id: i64, customer_id: &str, currency: &str) {
         let act = Act { kind: "invoice_void", invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
         let transaction = journal.act(&account, &act)?;
         give_back(&mut account, &mut journal, transaction, &given, minor, "invoices")?;
-        journal.write(&[&account])
+        journal.write([&account])
     });
     raise(work)
 }

@@ -55,7 +55,7 @@ pub fn in_recovery() -> bool {
 }
 
 /// Whether the transaction takes a new snapshot for every statement.
-fn is_read_committed() -> bool {
+pub fn is_read_committed() -> bool {
     // SAFETY: reads a backend-local integer.
     unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }
 }

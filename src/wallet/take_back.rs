@@ -145,7 +145,7 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             // Of a grant to come: when it would have begun.
             let when = now.max(grant.effective_at);
             journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, when)?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };
@@ -236,14 +236,14 @@ fn refund_transaction(
                     "payments",
                     now.max(grant.effective_at),
                 )?;
-                journal.write(&[&account])?;
+                journal.write([&account])?;
                 return Ok(transaction);
             }
             let given = Given::of(&account, transaction_id)?;
             let minor = nothing_left(minor(given.iter().map(|part| part.minor).sum())?, transaction_id)?;
             let transaction = journal.act(&account, &act)?;
             give_back(&mut account, &mut journal, transaction, &given, minor, "revenue")?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };

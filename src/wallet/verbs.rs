@@ -89,7 +89,7 @@ fn add_credit(
             let act = Act { kind, description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&account, &act)?;
             journal.grant(&mut account, transaction, place, life, sum.amount, from, None)?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };
@@ -193,7 +193,7 @@ fn debit(
             let act = Act { kind: "debit", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&position.account, &act)?;
             spend(&mut position, &mut journal, transaction, &sum, of, overdraw)?;
-            journal.write(&[&position.account])?;
+            journal.write([&position.account])?;
             Ok(transaction)
         })
     };
@@ -420,7 +420,7 @@ fn transfer(
                 for (life, amount) in moved {
                     journal.grant(&mut giver, transaction, place, life, amount, "transfers", None)?;
                 }
-                journal.write(&[&giver])?;
+                journal.write([&giver])?;
                 return Ok(transaction);
             }
             let mut taker = ledger::load(&tenant, &to.customer, &to.currency, now, now)?;
@@ -429,7 +429,7 @@ fn transfer(
             for (life, amount) in moved {
                 journal.grant(&mut taker, received, place, life, amount, "transfers", None)?;
             }
-            journal.write(&[&giver, &taker])?;
+            journal.write([&giver, &taker])?;
             Ok(transaction)
         })
     };
