@@ -181,6 +181,7 @@ CREATE UNIQUE INDEX credit_grants_occurrence_key ON meterflow.credit_grants (ten
 -- What burns next, and nothing of what has burned. `remaining` is in no index: to burn a part of a grant is a HOT update.
 CREATE INDEX credit_grants_lasting_idx ON meterflow.credit_grants (tenant_id, wallet_id, priority, kind, effective_at, created_at, id) WHERE lasting AND NOT spent;
 CREATE INDEX credit_grants_dated_idx ON meterflow.credit_grants (tenant_id, wallet_id, expires_at) WHERE NOT lasting AND NOT spent;
+CREATE INDEX credit_grants_expiring_idx ON meterflow.credit_grants (expires_at) WHERE NOT lasting AND NOT spent;
 CREATE INDEX credit_grants_transaction_idx ON meterflow.credit_grants (tenant_id, transaction_id);
 COMMENT ON TABLE meterflow.credit_grants IS 'Credit that was bought or given, with its life: from effective_at, until before expires_at. Nothing happens to it when it expires: whether it counts is a matter of the time that is asked for.';
 COMMENT ON COLUMN meterflow.credit_grants.remaining IS 'amount less what ledger_entries took of it; expired or not. A copy of their sum, which verify() compares.';

@@ -13,6 +13,7 @@ use crate::pg::session;
 use crate::pg::spi::{self, See};
 
 use super::account::Account;
+use super::tell::{Change, tell};
 use super::{stored, too_large};
 
 /// Grants fetched at first; each further time twice as many.
@@ -363,7 +364,25 @@ impl Journal {
                 |_| Ok(()),
             )?;
         }
-        Ok(())
+        tell(accounts, |account| self.changes(account))
+    }
+
+    /// What has been written of an account; of holds, which have no transaction, that they have changed.
+    fn changes(&self, account: &Account) -> Vec<Change<'_>> {
+        let list = &self.transactions;
+        let of_account = (0..list.ids.len())
+            .filter(|place| list.customers[*place] == account.customer && list.currencies[*place] == account.currency);
+        let mut changes: Vec<Change<'_>> = of_account
+            .map(|place| Change {
+                kind: &list.kinds[place],
+                transaction_id: Some(list.ids[place]),
+                amount: Some(account.shown(list.worth[place])),
+            })
+            .collect();
+        if list.ids.is_empty() {
+            changes.push(Change { kind: "hold", transaction_id: None, amount: None });
+        }
+        changes
     }
 
     fn write_transactions(&self) -> Outcome<()> {

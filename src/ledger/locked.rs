@@ -45,10 +45,12 @@ pub fn bring_up_to(tenant: &str, customer: &str, currency: &str, as_of: i64) -> 
         spi::See::Latest,
         |row| row.bool(0),
     )?;
-    if has_any == Some(true) {
-        let now = session::now();
-        while spi::in_new_snapshot(|| catch_up(&mut load(tenant, customer, currency, as_of, as_of)?, now))? {}
-    }
+    if has_any == Some(true) { bring_locked_up_to(tenant, customer, currency, as_of, session::now()) } else { Ok(()) }
+}
+
+/// As [`bring_up_to`], of a customer whose credit is locked, by the clock as it has been read.
+pub fn bring_locked_up_to(tenant: &str, customer: &str, currency: &str, as_of: i64, now: i64) -> Outcome<()> {
+    while spi::in_new_snapshot(|| catch_up(&mut load(tenant, customer, currency, as_of, as_of)?, now))? {}
     Ok(())
 }
 

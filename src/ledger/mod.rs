@@ -27,10 +27,11 @@ mod journal;
 mod locked;
 mod past;
 mod reverse;
+mod tell;
 
 pub use account::{Account, covers, load, lock, lock_if_customer};
 pub use journal::{Act, Journal, Life, Sum};
-pub use locked::{bring_up_to, locked};
+pub use locked::{bring_locked_up_to, bring_up_to, locked};
 pub use past::load_past;
 pub use reverse::{Given, give_back};
 

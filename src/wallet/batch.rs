@@ -52,7 +52,7 @@ pub fn debits(
     let mut accounts = spi::in_new_snapshot(|| load_all(tenant, &names, currency, now))?;
     for (name, account) in &mut accounts {
         if account.has_coming() || account.purse.wallets.iter().any(|wallet| wallet.overdraft.is_positive()) {
-            ledger::bring_up_to(tenant, name, currency, now)?;
+            ledger::bring_locked_up_to(tenant, name, currency, now, now)?;
             *account = spi::in_new_snapshot(|| ledger::load(tenant, name, currency, now, now))?;
         }
     }
@@ -93,6 +93,9 @@ pub fn debits(
                 known.insert(asked.key.to_string(), (id, asked.body));
             }
             outcomes.push(outcome);
+        }
+        if outcomes.iter().all(Result::is_err) {
+            return Ok(outcomes);
         }
         journal.write(&positions.values().map(|position| &position.account).collect::<Vec<_>>())?;
         Ok(outcomes)

@@ -3,11 +3,12 @@
 SET meterflow.tenant = 'permissions';
 -- Left by a run that was stopped.
 SET client_min_messages = warning;
-DROP ROLE IF EXISTS regress_mf_stranger, regress_mf_ingest, regress_mf_read, regress_mf_admin;
+DROP ROLE IF EXISTS regress_mf_stranger, regress_mf_ingest, regress_mf_read, regress_mf_consume, regress_mf_admin;
 RESET client_min_messages;
 CREATE ROLE regress_mf_stranger;
 CREATE ROLE regress_mf_ingest;
 CREATE ROLE regress_mf_read;
+CREATE ROLE regress_mf_consume;
 CREATE ROLE regress_mf_admin;
 INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('calls', 'call', 'count');
 INSERT INTO meterflow.customers (id) VALUES ('acme');
@@ -73,6 +74,12 @@ SELECT meterflow.finalize_invoice(1, 'key');
 SELECT meterflow.void_invoice(1, 'why');
 SELECT meterflow.record_payment(1, 1, 'key');
 SELECT meterflow.create_invoice('acme', 'USD', '[]', 'key');
+SELECT meterflow.emit('permissions', 'acme', 'low_balance', '{}');
+SELECT * FROM meterflow.outbox_read('hook');
+SELECT meterflow.outbox_ack('hook', '{1}');
+SELECT meterflow.outbox_fence();
+SELECT meterflow.evaluate_alerts('acme');
+INSERT INTO meterflow.outbox_consumers (name) VALUES ('mine');
 CALL meterflow.run_billing();
 SELECT * FROM meterflow.current_charges('acme');
 SELECT * FROM meterflow.preview_invoice(1401);
@@ -181,6 +188,26 @@ SELECT * FROM meterflow.maintain();
 \set VERBOSITY default
 RESET ROLE;
 
+-- To read the outbox, as a consumer that there is.
+INSERT INTO meterflow.outbox_consumers (name, notify) VALUES ('hook', false);
+SELECT meterflow.emit('permissions', 'acme', 'low_balance', '"to the hook"') IS NOT NULL AS written;
+SELECT meterflow.grant_access('regress_mf_consume', 'consume');
+SET ROLE regress_mf_consume;
+SELECT customer_id, kind, payload, attempts FROM meterflow.outbox_read('hook');
+SELECT meterflow.outbox_nack('hook', ARRAY(SELECT id FROM meterflow.outbox WHERE tenant_id = 'permissions'));
+SELECT attempts FROM meterflow.outbox_read('hook');
+SELECT meterflow.outbox_ack('hook', ARRAY(SELECT id FROM meterflow.outbox WHERE tenant_id = 'permissions'));
+\set VERBOSITY sqlstate
+INSERT INTO meterflow.outbox_consumers (name) VALUES ('mine');
+UPDATE meterflow.outbox_consumers SET kinds = NULL;
+INSERT INTO meterflow.outbox (customer_id, kind, payload) VALUES ('acme', 'low_balance', '{}');
+SELECT meterflow.emit('permissions', 'acme', 'low_balance', '{}', true);
+SELECT meterflow.evaluate_alerts('acme');
+SELECT count(*) FROM meterflow.alerts;
+SELECT count(*) FROM meterflow.events;
+\set VERBOSITY default
+RESET ROLE;
+
 -- To run it all.
 SELECT meterflow.grant_access('regress_mf_admin', 'admin');
 SET ROLE regress_mf_admin;
@@ -211,6 +238,11 @@ SELECT meterflow.create_invoice('admins', 'USD', '[{"description":"Setup","amoun
 SELECT meterflow.finalize_invoice(:draft, 'final') > 0 AS final;
 CALL meterflow.run_billing();
 SELECT count(*) FROM meterflow.bill_progressive();
+INSERT INTO meterflow.alerts (key, what, currency, critical) VALUES ('low', 'balance', 'USD', 1000);
+SELECT moved FROM meterflow.evaluate_alerts('admins');
+SELECT customer_id, kind, payload->>'level' AS level FROM meterflow.outbox_read('hook') WHERE kind = 'low_balance';
+DELETE FROM meterflow.outbox_consumers WHERE name = 'hook';
+DELETE FROM meterflow.alerts WHERE key = 'low';
 SELECT count(*) FROM meterflow.verify_billing();
 INSERT INTO meterflow.features (key, kind, meter_key) VALUES ('admins', 'metered', 'admins');
 INSERT INTO meterflow.entitlements (feature_key, plan_key, amount) VALUES ('admins', 'pro2', 1);
@@ -272,7 +304,7 @@ ALTER TABLE meterflow.rollups DISABLE ROW LEVEL SECURITY;
 ALTER TABLE meterflow.deltas DISABLE ROW LEVEL SECURITY;
 
 -- What was granted is taken back, and access that does not exist is refused.
-SELECT meterflow.grant_access(r, 'none') FROM unnest('{regress_mf_stranger,regress_mf_ingest,regress_mf_read,regress_mf_admin}'::regrole[]) AS r;
+SELECT meterflow.grant_access(r, 'none') FROM unnest('{regress_mf_stranger,regress_mf_ingest,regress_mf_read,regress_mf_consume,regress_mf_admin}'::regrole[]) AS r;
 SELECT r.rolname, count(p.*) AS functions
   FROM pg_roles AS r LEFT JOIN pg_proc AS p ON p.pronamespace = 'meterflow'::regnamespace AND p.provolatile = 'v' AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
  WHERE r.rolname LIKE 'regress\_mf\_%' GROUP BY 1 ORDER BY 1;
@@ -282,4 +314,5 @@ SELECT meterflow.grant_access(NULL, 'read');
 DROP ROLE regress_mf_stranger;
 DROP ROLE regress_mf_ingest;
 DROP ROLE regress_mf_read;
+DROP ROLE regress_mf_consume;
 DROP ROLE regress_mf_admin;
