@@ -135,6 +135,8 @@ CREATE FUNCTION meterflow.guard_recurring_grant() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  begun bigint;
 BEGIN
   IF TG_OP = 'DELETE' THEN
     IF OLD.given > 0 THEN
@@ -143,7 +145,12 @@ BEGIN
     END IF;
     RETURN OLD;
   END IF;
-  PERFORM meterflow.billing_period(NEW.starts_at, NEW.interval_unit, NEW.interval_count, false, NEW.timezone, NEW.starts_at);
+  SELECT b.number INTO begun FROM meterflow.billing_period(NEW.starts_at, NEW.interval_unit, NEW.interval_count, false, NEW.timezone, greatest(NEW.starts_at, least(NEW.ends_at, now()))) AS b;
+  -- All are written down when credit next moves.
+  IF begun > 10000 THEN
+    RAISE EXCEPTION 'a recurring grant can not begin so long ago' USING ERRCODE = '22023',
+      DETAIL = format('%s of its periods have begun since %s.', begun, NEW.starts_at), HINT = 'Let it start later, and give what was missed with meterflow.grant_credit().';
+  END IF;
   IF TG_OP = 'UPDATE' AND OLD.given > 0
      AND to_jsonb(NEW) - '{ends_at,given}'::text[] <> to_jsonb(OLD) - '{ends_at,given}'::text[] THEN
     RAISE EXCEPTION 'recurring grant % has begun and can only be ended', OLD.id USING ERRCODE = '55000',

@@ -126,7 +126,7 @@ BEGIN
   END LOOP;
 END $$;
 COMMENT ON FUNCTION meterflow.maintain() IS
-  'Does once, now, what the background worker does: partitions, inbox, folding, key rotation, retention. A failing job doesn''t stop the others. Call it from cron on servers that don''t preload meterflow.';
+  'Does once, now, what the background worker does: partitions, inbox, folding, key rotation, billing, alerts, retention. A failing job doesn''t stop the others. Call it from cron on servers that don''t preload meterflow.';
 
 CREATE FUNCTION meterflow.wake_worker() RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'wake_worker_wrapper';

@@ -14,6 +14,8 @@ mod crash;
 mod event;
 #[path = "client/oracle/mod.rs"]
 mod oracle;
+#[path = "client/outbox.rs"]
+mod outbox;
 #[path = "client/restore.rs"]
 mod restore;
 #[path = "client/retention.rs"]

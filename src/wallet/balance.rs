@@ -93,7 +93,9 @@ fn of_position(mut before: Purse, position: &Position, currency: &str) -> Outcom
     let mut rows = Vec::new();
     // What no wallet carries is the last's that can carry anything: a debt must not vanish for want of credit.
     let last = before.wallets.iter().rposition(|wallet| crate::ledger::covers(wallet, None));
-    let rest = position.shares.last().copied().unwrap_or_default();
+    // What will be given back is no credit before it has been.
+    let mut rest = position.shares.last().copied().unwrap_or_default();
+    rest.open_usage = rest.open_usage.max(0);
     for (place, wallet) in before.wallets.iter().enumerate() {
         let mut share = position.shares[place];
         if last == Some(place) {
