@@ -5,9 +5,13 @@
 //! MF_ROUNDS=10 is ten times as long, MF_SEED=... repeats the choices of one run; how sessions interleave it does not.
 
 mod acts;
+mod check;
 mod crowd;
+mod found;
 mod model;
 mod replay;
+mod session;
+mod transactions;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,8 +20,9 @@ use postgres::Client;
 
 use crate::rng::{Announce, Rng, rounds, seed};
 use crate::server::{Server, assert_verified, kill, now, one, rows, shown, try_rows, until};
-use acts::{CUSTOMERS, DAY, Session, is_forced, prepare, subscribes};
+use acts::{CUSTOMERS, DAY, is_forced, prepare, subscribes};
 use replay::Replay;
+use session::Session;
 
 const SESSIONS: u64 = 4;
 const SECONDS: u64 = 5;
