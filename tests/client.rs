@@ -12,6 +12,8 @@ mod billing;
 mod crash;
 #[path = "client/event.rs"]
 mod event;
+#[path = "client/ledger/mod.rs"]
+mod ledger;
 #[path = "client/oracle/mod.rs"]
 mod oracle;
 #[path = "client/outbox.rs"]
