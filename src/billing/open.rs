@@ -20,6 +20,8 @@ pub struct Open {
     pub taken: Vec<Taken>,
     /// What no credit pays, in minor units; below zero: what it gives back.
     pub due: i128,
+    /// All of it is of periods that go on: any credit that lives can pay it.
+    pub of_now: bool,
 }
 
 /// Computes it in the statement's snapshot, as of the time of the account, and as it was then if the account is of the past.
@@ -42,7 +44,7 @@ pub fn open(account: ledger::Account) -> Outcome<Open> {
     let computed = invoice::complete(&bill, lines, Credit::with_held(account))?;
     let due = computed.invoice.amount_due - computed.invoice.account_credit;
     let (account, taken) = computed.credit.into_account();
-    Ok(Open { account, taken, due })
+    Ok(Open { account, taken, due, of_now: since == bill.at })
 }
 
 /// What a quantity of a meter costs the customer on top of all it has used and so much more, in minor units: with tiers,

@@ -28,6 +28,8 @@ pub struct Account {
     pub purse: Purse,
     /// What holds that are active at the time have set aside, by what they are for.
     pub held: Vec<Reserve>,
+    /// What has been taken out of the purse for them.
+    pub aside: Vec<Taken>,
     /// There are holds that have expired and are still marked as open.
     pub expired_holds: bool,
     /// The customer is or pays for a subscriber, or has an invoice to pay.
@@ -199,6 +201,7 @@ impl Books {
             totals,
             purse,
             held: Vec::new(),
+            aside: Vec::new(),
             expired_holds: false,
             owes: self.owes(tenant, customer)?,
             past: false,
@@ -398,7 +401,10 @@ impl Account {
         let mut nowhere = 0;
         for Reserve { meter, minor, at } in &held {
             let covered = |wallet: &Wallet| covers(wallet, meter.as_deref());
-            nowhere += self.purse.reserve(*minor, *at, covered, |wallet| covers(wallet, None)).map_err(too_large)?;
+            nowhere += self
+                .purse
+                .reserve(*minor, *at, covered, |wallet| covers(wallet, None), &mut self.aside)
+                .map_err(too_large)?;
         }
         self.held = held;
         Ok(nowhere)

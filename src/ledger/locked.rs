@@ -79,12 +79,14 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
     let transaction = journal.act(account, &Act { kind: "settlement", ..Act::default() })?;
     for taken in &paid {
         let (wallet, began) = (account.purse.lots[taken.lot].wallet, account.purse.lots[taken.lot].effective_at);
+        // When both were there: the credit and the debt.
+        let when = began.max(account.created(taken)).max(account.purse.wallets[wallet].owes_since);
         // The purse has both taken and paid already.
         account.purse.wallets[wallet].overdraft =
             account.purse.wallets[wallet].overdraft.checked_add(&taken.amount).map_err(too_large)?;
-        journal.take(account, transaction, taken, "overdraft", began.max(account.created(taken)))?;
+        journal.take(account, transaction, taken, "overdraft", when)?;
         let sum = Sum { amount: taken.amount, minor: taken.minor };
-        journal.owe(account, transaction, wallet, -sum, "overdraft", began.max(account.created(taken)))?;
+        journal.owe(account, transaction, wallet, -sum, "overdraft", when)?;
     }
     journal.write([&*account])?;
     Ok(true)

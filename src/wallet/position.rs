@@ -17,8 +17,10 @@ pub struct Share {
 }
 
 /// # Why a limit holds
-/// What is spent is what all debts leave, lot by lot. Each debt takes of each lot in turn what it can get, so whoever takes
-/// what is left of the lots changes nothing of what any debt takes: all are paid as before.
+/// Where what is spent comes of wallets that pay for the same, only the sum matters: it burns in burn order, and debts find
+/// other credit of these wallets in its place. Where it may come of limited wallets and others, or where a period that has
+/// ended is still to be billed, what is spent is what debts leave, lot by lot: each debt takes of each lot in turn what it
+/// can get, so whoever takes what is left of the lots changes nothing of what any debt takes.
 pub struct Position {
     /// With all debts taken out of the purse.
     pub account: Account,
@@ -28,6 +30,8 @@ pub struct Position {
     pub worth: Vec<i128>,
     /// What open usage and unpaid invoices have taken.
     claimed: Vec<Taken>,
+    /// All that is open is of periods that go on: any credit that lives can pay it.
+    of_now: bool,
 }
 
 impl Position {
@@ -38,12 +42,14 @@ impl Position {
         let mut shares = vec![Share::default(); before.len() + 1];
         let mut claimed = Vec::new();
         if !account.owes && account.held.is_empty() {
-            return Ok(Position { account, shares, worth: before, claimed });
+            return Ok(Position { account, shares, worth: before, claimed, of_now: true });
         }
         let (mut open_due, mut unpaid) = (0, 0);
+        let mut of_now = true;
         if account.owes {
             let open = billing::open(account)?;
             (account, claimed, open_due) = (open.account, open.taken, open.due);
+            of_now = open.of_now;
             unpaid = unpaid_invoices(&account)?;
         }
         let mut left = live(&account)?;
@@ -59,7 +65,7 @@ impl Position {
         let missing = account.set_aside()?;
         after = live(&account)?;
         fill(&mut shares, &left, &after, missing, |share, part| share.held += part);
-        Ok(Position { account, shares, worth: before, claimed })
+        Ok(Position { account, shares, worth: before, claimed, of_now })
     }
 
     /// What no credit covers, in minor units. What will be given back is not there to be spent yet.
@@ -110,24 +116,35 @@ impl Position {
         if short <= room { Ok(()) } else { self.require(minor, covers) }
     }
 
-    /// Takes what `burn` can get of what is asked: first of what debts leave, and then, because the rest is to be spent all
-    /// the same, of what open usage and unpaid invoices would have had. Returns what is missing then.
+    /// Takes what `burn` can get of what is asked: first of what debts leave, if it matters, and then, because the rest is to
+    /// be spent all the same, of what open usage and unpaid invoices would have had. `alike`: of wallets that pay for the
+    /// same. Returns what is missing then.
     pub fn take<T: Copy + Default + PartialEq>(
         &mut self,
         asked: T,
+        alike: bool,
         burn: impl Fn(T, &mut Purse, &mut Vec<Taken>) -> Result<T, QuantityError>,
     ) -> Outcome<(Vec<Taken>, T)> {
         let mut taken = Vec::new();
+        if alike && self.of_now {
+            self.unclaim()?;
+        }
         let mut missing = burn(asked, &mut self.account.purse, &mut taken).map_err(too_large)?;
         if missing != T::default() && !self.claimed.is_empty() {
-            let claimed = std::mem::take(&mut self.claimed);
-            self.account.purse.put_back(&claimed).map_err(too_large)?;
-            if let Some(share) = self.shares.last_mut() {
-                share.open_usage += claimed.iter().map(|taken| taken.minor).sum::<i128>();
-            }
+            self.unclaim()?;
             missing = burn(missing, &mut self.account.purse, &mut taken).map_err(too_large)?;
         }
         Ok((taken, missing))
+    }
+
+    /// Gives back what open usage and unpaid invoices have taken: it is missing then.
+    fn unclaim(&mut self) -> Outcome<()> {
+        let claimed = std::mem::take(&mut self.claimed);
+        self.account.purse.put_back(&claimed).map_err(too_large)?;
+        if let Some(share) = self.shares.last_mut() {
+            share.open_usage += claimed.iter().map(|taken| taken.minor).sum::<i128>();
+        }
+        Ok(())
     }
 }
 

@@ -144,6 +144,11 @@ pub struct Of<'a> {
 }
 
 impl Of<'_> {
+    /// They all pay for the same: one wallet, or all that pay for anything.
+    fn are_alike(&self) -> bool {
+        self.wallet.is_some() || self.meter.is_none()
+    }
+
     fn covers(&self, wallet: &Wallet) -> bool {
         match self.wallet {
             Some(name) => wallet.name == name,
@@ -233,12 +238,14 @@ pub fn spend(
 ) -> Outcome<()> {
     let now = journal.now;
     let (taken, missing) = match &sum.unit {
-        None => position
-            .take(sum.minor()?, |minor, purse, taken| purse.burn(minor, now, |wallet| of.covers(wallet), taken))?,
+        None => position.take(sum.minor()?, of.are_alike(), |minor, purse, taken| {
+            purse.burn(minor, now, |wallet| of.covers(wallet), taken)
+        })?,
         Some(key) => {
             let in_unit = |wallet: &Wallet| of.covers(wallet) && holds(wallet, key);
-            let (taken, missing) =
-                position.take(sum.amount, |amount, purse, taken| purse.burn_amount(amount, now, in_unit, taken))?;
+            let (taken, missing) = position.take(sum.amount, of.are_alike(), |amount, purse, taken| {
+                purse.burn_amount(amount, now, in_unit, taken)
+            })?;
             let purse = &position.account.purse;
             let missing = match purse.wallets.iter().position(in_unit) {
                 Some(wallet) => purse.minor(wallet, &missing, Rounding::Up).map_err(too_large)?,
@@ -251,41 +258,74 @@ pub fn spend(
     for taken in &taken {
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, of, overdraw)
+    owe(account, journal, transaction, missing, now, of, overdraw)
 }
 
-/// Lets wallets owe.
+/// Lets wallets owe for a debt that has this time, each as far as its limit goes; with `overdraw` the first of them what is
+/// still missing then. A wallet does not owe while it has credit: what holds have set aside of it goes first, and is then
+/// what it can still owe.
 fn owe(
     account: &mut Account,
     journal: &mut Journal,
     transaction: i64,
     mut missing: i128,
+    debt: i64,
     of: Of<'_>,
     overdraw: bool,
 ) -> Outcome<()> {
     let asked = missing;
-    for place in 0..account.purse.wallets.len() {
+    let places: Vec<usize> =
+        (0..account.purse.wallets.len()).filter(|place| of.covers(&account.purse.wallets[*place])).collect();
+    let beyond = places.first().filter(|_| overdraw).map(|place| (*place, true));
+    for (place, beyond) in places.iter().map(|place| (*place, false)).chain(beyond) {
         let wallet = &account.purse.wallets[place];
-        if missing <= 0 || !of.covers(wallet) {
-            continue;
-        }
         let owed = account.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
         let part = match wallet.limit {
-            _ if overdraw => missing,
-            Limit::Unlimited => missing,
-            Limit::Of(limit) => (account.money(&limit)? - owed).clamp(0, missing),
+            Limit::Of(limit) if !beyond => (account.money(&limit)? - owed).clamp(0, missing),
+            _ => missing,
         };
+        missing -= part;
+        let part = take_aside(account, journal, transaction, part, debt, place)?;
         if part > 0 {
             let money = Amount::new(part.into(), account.purse.digits);
-            let amount = match &wallet.unit {
+            let amount = match &account.purse.wallets[place].unit {
                 None => money,
                 Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
             };
             journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, "revenue", journal.now)?;
-            missing -= part;
         }
     }
     if missing > 0 { Err(insufficient(account, asked, asked - missing)) } else { Ok(()) }
+}
+
+/// Spends of a wallet what holds have set aside of it; returns what is missing then.
+fn take_aside(
+    account: &mut Account,
+    journal: &mut Journal,
+    transaction: i64,
+    mut minor: i128,
+    debt: i64,
+    wallet: usize,
+) -> Outcome<i128> {
+    let now = journal.now;
+    let mut aside = std::mem::take(&mut account.aside);
+    aside.sort_by_key(|aside| aside.lot);
+    for aside in aside {
+        let lot = &account.purse.lots[aside.lot];
+        if minor == 0 || lot.wallet != wallet || !lot.serves(debt, now) {
+            account.aside.push(aside);
+            continue;
+        }
+        account.purse.put_back(&[aside]).map_err(too_large)?;
+        let taken = account.purse.take(aside.lot, aside.minor.min(minor)).map_err(too_large)?;
+        journal.take(account, transaction, &taken, "revenue", now)?;
+        minor -= taken.minor;
+        if taken.minor < aside.minor {
+            let rest = account.purse.take(aside.lot, aside.minor - taken.minor).map_err(too_large)?;
+            account.aside.push(rest);
+        }
+    }
+    Ok(minor)
 }
 
 /// Spends what a hold had set aside, which has been let go of. It was there when the hold was made, so it is spent whatever
@@ -299,13 +339,14 @@ pub fn capture(
     meter: Option<&str>,
 ) -> Outcome<()> {
     let now = journal.now;
-    let (taken, missing) = position
-        .take(minor, |minor, purse, taken| purse.burn(minor, held_at, |wallet| covers(wallet, meter), taken))?;
+    let (taken, missing) = position.take(minor, meter.is_none(), |minor, purse, taken| {
+        purse.burn(minor, held_at, |wallet| covers(wallet, meter), taken)
+    })?;
     let account = &mut position.account;
     for taken in &taken {
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, Of { wallet: None, meter }, true)
+    owe(account, journal, transaction, missing, held_at, Of { wallet: None, meter }, true)
 }
 
 /// Many debits in one transaction: what each came to. A debit fails alone, for want of credit or for a key that was used

@@ -199,7 +199,7 @@ proptest! {
         let before = reserved.clone();
         prop_assert_eq!(
             burned.burn(minor, NOW, |_| true, &mut Vec::new()),
-            reserved.reserve(minor, NOW, |_| true, |_| true)
+            reserved.reserve(minor, NOW, |_| true, |_| true, &mut Vec::new())
         );
         let touched = |place: &usize| reserved.lots[*place].remaining != before.lots[*place].remaining;
         if let Some(first) = (0..before.lots.len()).find(touched) {

@@ -220,6 +220,7 @@ impl Purse {
         debt: i64,
         covers: impl Fn(&Wallet) -> bool,
         open: impl Fn(&Wallet) -> bool,
+        taken: &mut Vec<Taken>,
     ) -> Result<i128, QuantityError> {
         let mut places: Vec<usize> = (0..self.lots.len()).rev().collect();
         places.sort_by_key(|place| {
@@ -227,7 +228,7 @@ impl Purse {
             let live = lot.is_live(self.as_of);
             (live, open(&self.wallets[lot.wallet]), if live { 0 } else { lot.expires_at })
         });
-        self.burn_places(places.into_iter(), minor, debt, covers, &mut Vec::new())
+        self.burn_places(places.into_iter(), minor, debt, covers, taken)
     }
 
     fn burn_places(
