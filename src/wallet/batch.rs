@@ -198,7 +198,11 @@ fn known_keys<'a>(tenant: &str, asked: impl Iterator<Item = &'a Asked<'a>>) -> O
         &args,
         See::Statement,
         |row| {
-            known.insert(row.text(1)?, (row.int8(0)?, row.text(2)?));
+            // A key may be asked for with several bodies: the one it was used for counts.
+            let body = row.text(2)?;
+            if !body.is_empty() || !known.contains_key(&row.text(1)?) {
+                known.insert(row.text(1)?, (row.int8(0)?, body));
+            }
             Ok(())
         },
     )?;
