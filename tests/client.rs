@@ -16,6 +16,8 @@ mod event;
 mod ledger;
 #[path = "client/oracle/mod.rs"]
 mod oracle;
+#[path = "client/outbox.rs"]
+mod outbox;
 #[path = "client/restore.rs"]
 mod restore;
 #[path = "client/retention.rs"]

@@ -1,16 +1,20 @@
 //! A customer's credit in one currency, locked and read.
 
+use std::ops::ControlFlow;
+
 use pgrx::datum::DatumWithOid;
 
 use crate::core::calendar::{Cycle, Interval};
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
 use crate::core::ledger::{Limit, Lot, Part, Purse, Recurring, Source, Taken, Totals, Unit, Wallet, parts};
-use crate::core::pricing::Amount;
+use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::scan::{Is, Reader, Term, Value};
 use crate::pg::spi::{self, Row, See};
+use crate::rating::no_money;
 
-use super::{stored, too_large};
+use super::{stored, tables, too_large};
 
 /// More periods than this at once are a mistake: three centuries of days.
 const MAX_OCCURRENCES: usize = 110_000;
@@ -24,10 +28,12 @@ pub struct Account {
     pub purse: Purse,
     /// What holds that are active at the time have set aside, by what they are for.
     pub held: Vec<Reserve>,
-    /// What has been taken out of the purse for them.
-    pub aside: Vec<Taken>,
+    /// There are holds that have expired and are still marked as open.
+    pub expired_holds: bool,
     /// The customer is or pays for a subscriber, or has an invoice to pay.
     pub owes: bool,
+    /// It is as it was at a time of the past.
+    pub past: bool,
 }
 
 /// Money set aside for a meter, or for anything.
@@ -88,113 +94,148 @@ pub fn lock_if_customer(tenant: &str, customer: &str, currency: &str) -> Outcome
 
 /// Locks the credit of a customer if there is any.
 fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
-    let locked = spi::run(
-        "SELECT FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 FOR NO KEY UPDATE",
-        &[tenant.into(), customer.into(), currency.into()],
-        See::Write,
-        |_| Ok(()),
-    )?;
-    Ok(locked > 0)
+    tables::WRITE_TOTALS.lock(&[Value::Text(tenant), Value::Text(customer), Value::Text(currency)])
 }
 
-const WALLETS: &str = "SELECT w.id, w.priority, w.kind, w.credit_limit, w.credit_unit, u.rate, w.meters, w.prices, w.plans, w.charges, \
-        EXISTS (SELECT FROM meterflow.recurring_grants r WHERE r.tenant_id = w.tenant_id AND r.wallet_id = w.id), \
-        g.id, g.priority, g.kind, g.remaining, g.effective_at, g.expires_at, g.created_at, w.name \
-   FROM meterflow.wallets w \
-   LEFT JOIN meterflow.credit_units u ON u.tenant_id = w.tenant_id AND u.key = w.credit_unit \
-   LEFT JOIN meterflow.credit_grants g ON g.tenant_id = w.tenant_id AND g.wallet_id = w.id AND NOT g.lasting AND NOT g.spent AND g.expires_at > $4 \
-  WHERE w.tenant_id = $1 AND w.customer_id = $2 AND w.currency = $3 ORDER BY w.priority, w.id";
-
-const TOTALS: &str = "SELECT (SELECT t.totals FROM meterflow.wallet_totals t WHERE t.tenant_id = $1 AND t.customer_id = $2 AND t.currency = $3), \
-        EXISTS (SELECT FROM meterflow.customers c JOIN meterflow.subscriptions s ON s.tenant_id = c.tenant_id AND s.customer_id = c.id \
-                 WHERE c.tenant_id = $1 AND (c.id = $2 OR c.payer_id = $2)) \
-        OR EXISTS (SELECT FROM meterflow.invoices i WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.status = 'finalized')";
+/// The tables that credit is read from, open in the statement's snapshot.
+pub struct Books {
+    totals: Reader,
+    wallets: Reader,
+    dated: Reader,
+    recurring: Reader,
+    subscriptions: Reader,
+    paid_for: Reader,
+    unpaid: Reader,
+}
 
 /// Reads a customer's credit in the statement's snapshot, as it is at a time: grants that begin or come again by then, and
 /// none that expired by `since`, which is the time of the oldest debt to be paid.
 pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64) -> Outcome<Account> {
-    let digits = currency::digits(currency)
-        .map_err(|error| Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}")))?;
-    let who = || -> [DatumWithOid<'_>; 3] { [tenant.into(), customer.into(), currency.into()] };
-    let (totals, owes) = spi::one(TOTALS, &who(), See::Statement, |row| {
-        let totals = if row.is_null(0) {
-            Totals::default()
-        } else {
-            serde_json::from_str(&row.text(0)?)
-                .map_err(|error| Fail::corrupt(format!("the totals of customer \"{customer}\": {error}")))?
-        };
-        Ok((totals, row.bool(1)?))
-    })?
-    .unwrap_or_default();
-
-    // Dead lots pay for holds that were made while they lived, and what their wallets owed when they began.
-    let since = totals.held.iter().map(|held| held.since).fold(since, i64::min);
-    let since = totals.overdrafts.iter().map(|owed| owed.since).fold(since, i64::min);
-    let mut purse = Purse { digits, wallets: Vec::new(), lots: Vec::new(), as_of };
-    let mut recurring = Vec::new();
-    let [a, b, c] = who();
-    spi::run(WALLETS, &[a, b, c, spi::time(since)], See::Statement, |row| {
-        let id = row.int8(0)?;
-        if purse.wallets.last().is_none_or(|last| last.id != id) {
-            purse.wallets.push(wallet(row, id, &totals)?);
-            if row.bool(10)? {
-                recurring.push(id);
-            }
-        }
-        if !row.is_null(11) {
-            purse.lots.push(Lot {
-                source: Source::Grant(row.int8(11)?),
-                wallet: purse.wallets.len() - 1,
-                priority: row.int4(12)?,
-                promotional: row.bytes(13)?.text() == "promotional",
-                remaining: stored(row, 14)?,
-                effective_at: row.time(15)?,
-                expires_at: row.time(16)?,
-                created_at: row.time(17)?,
-            });
-        }
-        Ok(())
-    })?;
-    for sum in &totals.lasting {
-        let wallet = purse.wallets.iter().position(|wallet| wallet.id == sum.wallet);
-        let wallet = wallet.ok_or_else(|| Fail::corrupt(format!("wallet {} is gone", sum.wallet)))?;
-        purse.lots.push(Lot {
-            source: Source::Lasting,
-            wallet,
-            priority: sum.priority,
-            promotional: sum.promotional,
-            remaining: sum.amount,
-            effective_at: i64::MIN,
-            expires_at: i64::MAX,
-            created_at: i64::MIN,
-        });
-    }
-    let mut account = Account {
-        tenant: tenant.to_string(),
-        customer: customer.to_string(),
-        currency: currency.to_string(),
-        totals,
-        purse,
-        held: Vec::new(),
-        aside: Vec::new(),
-        owes,
-    };
-    for wallet in recurring {
-        for due in account.due(wallet, since)? {
-            account.purse.lots.extend(due.lots.into_iter().map(|(_, lot)| lot));
-        }
-    }
-    account.purse.sort();
-    account.held = account.active_holds()?;
-    Ok(account)
+    Books::open()?.account(tenant, customer, currency, as_of, since)
 }
 
-fn wallet(row: &Row<'_>, id: i64, totals: &Totals) -> Outcome<Wallet> {
-    let unit = if row.is_null(4) { None } else { Some(Unit { key: row.text(4)?, rate: stored(row, 5)? }) };
-    let limit = match (row.bytes(2)?.text() == "postpaid", row.is_null(3)) {
+impl Books {
+    pub fn open() -> Outcome<Books> {
+        Ok(Books {
+            totals: Reader::open(&tables::TOTALS)?,
+            wallets: Reader::open(&tables::WALLETS)?,
+            dated: Reader::open(&tables::DATED)?,
+            recurring: Reader::open(&tables::RECURRING)?,
+            subscriptions: Reader::open(&tables::SUBSCRIPTIONS)?,
+            paid_for: Reader::open(&tables::PAID_FOR)?,
+            unpaid: Reader::open(&tables::UNPAID)?,
+        })
+    }
+
+    /// As [`load`].
+    pub fn account(
+        &mut self,
+        tenant: &str,
+        customer: &str,
+        currency: &str,
+        as_of: i64,
+        since: i64,
+    ) -> Outcome<Account> {
+        let digits = currency::digits(currency).map_err(|error| no_money(error, currency))?;
+        let who = [
+            (0, Is::Equal, Value::Text(tenant)),
+            (1, Is::Equal, Value::Text(customer)),
+            (2, Is::Equal, Value::Text(currency)),
+        ];
+        let mut totals = Totals::default();
+        self.totals.rows(&who, |row| {
+            totals = serde_json::from_slice(&row.bytes(0)?)
+                .map_err(|error| Fail::corrupt(format!("the totals of customer \"{customer}\": {error}")))?;
+            Ok(())
+        })?;
+
+        let mut purse = Purse { digits, wallets: Vec::new(), lots: Vec::new(), as_of };
+        self.wallets.rows(&who, |row| {
+            purse.wallets.push(wallet(tenant, row, &totals)?);
+            Ok(())
+        })?;
+        purse.wallets.sort_by_key(|wallet| (wallet.priority, wallet.id));
+        // Dead lots pay for holds that were made while they lived, and paid at their start what was owed then.
+        let since = totals.held.iter().map(|held| held.since).fold(since, i64::min);
+        let since = totals.overdrafts.iter().map(|owed| owed.since).fold(since, i64::min);
+        let mut recurring = Vec::new();
+        for (place, wallet) in purse.wallets.iter().enumerate() {
+            let of = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Int8(wallet.id))];
+            if self.recurring.any(&of)? {
+                recurring.push(wallet.id);
+            }
+            self.dated.rows(&[of[0], of[1], (2, Is::Above, Value::Time(since))], |row| {
+                purse.lots.push(Lot {
+                    source: Source::Grant(row.int8(0)?),
+                    wallet: place,
+                    priority: row.int4(3)?,
+                    promotional: row.bytes(1)?.text() == "promotional",
+                    remaining: stored(row, 2)?,
+                    effective_at: row.time(4)?,
+                    expires_at: row.time(5)?,
+                    created_at: row.time(6)?,
+                });
+                Ok(())
+            })?;
+        }
+        for sum in &totals.lasting {
+            let wallet = purse.wallets.iter().position(|wallet| wallet.id == sum.wallet);
+            let wallet = wallet.ok_or_else(|| Fail::corrupt(format!("wallet {} is gone", sum.wallet)))?;
+            purse.lots.push(Lot {
+                source: Source::Lasting,
+                wallet,
+                priority: sum.priority,
+                promotional: sum.promotional,
+                remaining: sum.amount,
+                effective_at: i64::MIN,
+                expires_at: i64::MAX,
+                created_at: i64::MIN,
+            });
+        }
+        let mut account = Account {
+            tenant: tenant.to_string(),
+            customer: customer.to_string(),
+            currency: currency.to_string(),
+            totals,
+            purse,
+            held: Vec::new(),
+            expired_holds: false,
+            owes: self.owes(tenant, customer)?,
+            past: false,
+        };
+        for wallet in recurring {
+            for due in account.due(wallet, since)? {
+                account.purse.lots.extend(due.lots.into_iter().map(|(_, lot)| lot));
+            }
+        }
+        account.purse.sort();
+        account.active_holds()?;
+        Ok(account)
+    }
+
+    /// Whether the customer is or pays for a subscriber, or has an invoice to pay.
+    fn owes(&mut self, tenant: &str, customer: &str) -> Outcome<bool> {
+        let of = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(customer))];
+        let mut owes = self.unpaid.any(&of)? || self.subscriptions.any(&of)?;
+        if !owes {
+            let subscriptions = &mut self.subscriptions;
+            self.paid_for.until(&of, |row| {
+                let other = row.text(0)?;
+                owes = subscriptions.any(&[of[0], (1, Is::Equal, Value::Text(&other))])?;
+                Ok(if owes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+        }
+        Ok(owes)
+    }
+}
+
+fn wallet(tenant: &str, row: &Row<'_>, totals: &Totals) -> Outcome<Wallet> {
+    let id = row.int8(0)?;
+    let unit = if row.is_null(1) { None } else { Some(unit(tenant, row.text(1)?)?) };
+    let limit = match (row.bytes(3)?.text() == "postpaid", row.is_null(4)) {
         (false, _) => Limit::Of(Amount::ZERO),
         (true, true) => Limit::Unlimited,
-        (true, false) => Limit::Of(stored(row, 3)?),
+        (true, false) => Limit::Of(stored(row, 4)?),
     };
     let list = |column: usize| row.get::<Vec<String>>(column).unwrap_or_default();
     let kinds = list(9).into_iter().filter_map(|kind| match kind.as_str() {
@@ -205,17 +246,28 @@ fn wallet(row: &Row<'_>, id: i64, totals: &Totals) -> Outcome<Wallet> {
         _ => None,
     });
     let scope = Scope { meters: list(6), prices: list(7), plans: list(8), kinds: kinds.collect(), lines: Vec::new() };
-    let overdraft = totals.overdrafts.iter().find(|sum| sum.wallet == id);
+    let owed = totals.overdrafts.iter().find(|sum| sum.wallet == id);
     Ok(Wallet {
         id,
-        name: row.text(18)?,
-        priority: row.int4(1)?,
+        name: row.text(2)?,
+        priority: row.int4(5)?,
         unit,
         scope,
         limit,
-        overdraft: overdraft.map(|sum| sum.amount).unwrap_or_default(),
-        owes_since: overdraft.map_or(i64::MIN, |sum| sum.since),
+        overdraft: owed.map(|sum| sum.amount).unwrap_or_default(),
+        owes_since: owed.map(|sum| sum.since).unwrap_or_default(),
     })
+}
+
+fn unit(tenant: &str, key: String) -> Outcome<Unit> {
+    let mut rate = None;
+    let terms = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(&key))];
+    Reader::open(&tables::CREDIT_UNITS)?.rows(&terms, |row| {
+        rate = Some(stored(row, 0)?);
+        Ok(())
+    })?;
+    let rate = rate.ok_or_else(|| Fail::corrupt(format!("credit unit \"{key}\" is gone")))?;
+    Ok(Unit { key, rate })
 }
 
 impl Account {
@@ -286,35 +338,33 @@ impl Account {
         Ok(due)
     }
 
-    /// What active holds have set aside. Sums, but for those that credit which has expired since can pay: these are looked
-    /// at one by one.
-    fn active_holds(&self) -> Outcome<Vec<Reserve>> {
+    /// Finds what active holds have set aside. Sums, but for those that credit which has expired since can pay: these are
+    /// looked at one by one.
+    fn active_holds(&mut self) -> Outcome<()> {
         if self.totals.held.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let as_of = self.purse.as_of;
         let who = [self.tenant.as_str(), self.customer.as_str(), self.currency.as_str()];
-        let args = || who.into_iter().map(DatumWithOid::from).chain([spi::time(as_of)]).collect::<Vec<_>>();
         let mut sums = self.totals.held.clone();
-        spi::run(
-            "SELECT meter_key, sum(amount) FROM meterflow.holds \
-              WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'open' AND expires_at <= $4 GROUP BY 1",
-            &args(),
-            See::Statement,
-            |row| {
-                let meter = if row.is_null(0) { None } else { Some(row.text(0)?) };
-                let expired = stored(row, 1)?;
-                if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
-                    sum.amount = sum.amount.checked_sub(&expired).map_err(too_large)?;
-                }
-                Ok(())
-            },
-        )?;
+        let mut terms: Vec<Term<'_>> =
+            who.into_iter().enumerate().map(|(column, name)| (column, Is::Equal, Value::Text(name))).collect();
+        terms.push((3, Is::AtMost, Value::Time(as_of)));
+        let mut any_expired = false;
+        Reader::open(&tables::OPEN_HOLDS)?.rows(&terms, |row| {
+            let meter = if row.is_null(1) { None } else { Some(row.text(1)?) };
+            let expired = stored(row, 0)?;
+            if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
+                sum.amount = sum.amount.checked_sub(&expired).map_err(too_large)?;
+            }
+            any_expired = true;
+            Ok(())
+        })?;
         let mut held = Vec::new();
         let dead = self.purse.lots.iter().filter(|lot| lot.expires_at <= as_of).map(|lot| lot.expires_at).max();
         if let Some(died) = dead.filter(|died| sums.iter().any(|sum| sum.since < *died)) {
-            let mut args = args();
-            args.push(spi::time(died));
+            let args = who.into_iter().map(DatumWithOid::from).chain([spi::time(as_of), spi::time(died)]);
+            let args: Vec<DatumWithOid<'_>> = args.collect();
             spi::run(
                 "SELECT meter_key, amount, created_at FROM meterflow.holds WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 \
                     AND status = 'open' AND expires_at > $4 AND created_at < $5 ORDER BY created_at, id",
@@ -335,23 +385,36 @@ impl Account {
             held.push(Reserve { minor: self.money(&sum.amount)?, meter: sum.meter, at: as_of });
         }
         held.retain(|reserve| reserve.minor != 0);
-        // One order, whatever came first: what may be set aside in every wallet that holds for a meter may use, too.
+        // One order, whatever came first: what is held for anything, and then by meter.
         held.sort_by(|a, b| a.meter.cmp(&b.meter));
-        Ok(held)
+        (self.held, self.expired_holds) = (held, any_expired);
+        Ok(())
     }
 
-    /// Takes out of the purse what active holds have set aside: last of all of the lots that are `wanted` for what burns
-    /// now. Holds for anything go first, those for a meter have limited wallets too. Returns what is missing.
-    pub fn set_aside(&mut self, wanted: impl Fn(&Lot, &Wallet) -> bool) -> Outcome<i128> {
+    /// Takes out of the purse what active holds have set aside, so that what burns now keeps what it can use. Holds for
+    /// anything go first, those for a meter have limited wallets too. Returns what no credit is there for, in minor units.
+    pub fn set_aside(&mut self) -> Outcome<i128> {
         let held = std::mem::take(&mut self.held);
-        let mut missing = 0;
+        let mut nowhere = 0;
         for Reserve { meter, minor, at } in &held {
             let covered = |wallet: &Wallet| covers(wallet, meter.as_deref());
-            let open = |wallet: &Wallet| covers(wallet, None);
-            missing += self.purse.reserve(*minor, *at, covered, &wanted, open, &mut self.aside).map_err(too_large)?;
+            nowhere += self.purse.reserve(*minor, *at, covered, |wallet| covers(wallet, None)).map_err(too_large)?;
         }
         self.held = held;
-        Ok(missing)
+        Ok(nowhere)
+    }
+
+    /// How far wallets that pay for anything may still go below zero, in minor units.
+    pub fn may_owe(&self) -> Outcome<i128> {
+        let mut sum = 0_i128;
+        for (place, wallet) in self.purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet, None)) {
+            let owed = self.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+            sum = match wallet.limit {
+                Limit::Unlimited => i128::MAX,
+                Limit::Of(limit) => sum.saturating_add(self.money(&limit)?.saturating_sub(owed).max(0)),
+            };
+        }
+        Ok(sum)
     }
 
     /// Takes a hold out of what active holds have set aside.
@@ -365,9 +428,8 @@ impl Account {
             reserve.minor = 0;
             return Ok(());
         }
-        for reserve in
-            self.held.iter_mut().rev().filter(|reserve| reserve.meter.as_deref() == meter && reserve.minor > 0)
-        {
+        let same = |reserve: &&mut Reserve| reserve.meter.as_deref() == meter && reserve.minor > 0;
+        for reserve in self.held.iter_mut().rev().filter(same) {
             let part = minor.min(reserve.minor);
             reserve.minor -= part;
             minor -= part;
@@ -386,8 +448,7 @@ impl Account {
 
     /// Minor units of an amount that is whole in them.
     pub fn money(&self, amount: &Amount) -> Outcome<i128> {
-        crate::core::ledger::minor_of(amount, self.purse.digits, crate::core::pricing::Rounding::HalfUp)
-            .map_err(too_large)
+        crate::core::ledger::minor_of(amount, self.purse.digits, Rounding::HalfUp).map_err(too_large)
     }
 
     /// An amount in the currency, with all its decimals.

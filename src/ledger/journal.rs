@@ -2,21 +2,25 @@
 //! statements, however many there are.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-use pgrx::datum::DatumWithOid;
 use rustc_hash::FxHashMap;
 
 use crate::core::ledger::{Lot, Source, Taken};
 use crate::core::pricing::{Amount, Money, Rounding};
-use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::datum::sha256;
+use crate::pg::error::{Fail, Outcome, SqlState, or_if_taken};
+use crate::pg::numeric::{NumericIn, NumericOut};
+use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
-use crate::pg::spi::{self, See};
+use crate::pg::write::Cell;
 
 use super::account::Account;
-use super::{stored, too_large};
+use super::tell::{Change, tell};
+use super::{stored, tables, too_large};
 
 /// Grants fetched at first; each further time twice as many.
-const FETCH: i64 = 8;
+const FETCH: usize = 8;
 
 /// One transaction of the ledger.
 #[derive(Clone, Copy, Default)]
@@ -57,33 +61,31 @@ pub struct Life {
 /// The rule, the occurrence and the part of it that a grant is.
 pub type Origin = (i64, i64, i16);
 
-#[derive(Default)]
-struct Transactions {
-    ids: Vec<i64>,
-    customers: Vec<String>,
-    currencies: Vec<String>,
-    kinds: Vec<String>,
+struct Transaction {
+    id: i64,
+    customer: String,
+    currency: String,
+    kind: &'static str,
     /// What its entries are worth to the customer, in minor units; overdrafts that it pays do not count.
-    worth: Vec<i128>,
-    digits: Vec<u32>,
-    descriptions: Vec<Option<String>>,
-    reverses: Vec<Option<i64>>,
-    invoices: Vec<Option<i64>>,
-    holds: Vec<Option<i64>>,
-    keys: Vec<Option<String>>,
-    bodies: Vec<Option<String>>,
+    worth: i128,
+    digits: u32,
+    description: Option<String>,
+    reverses: Option<i64>,
+    invoice: Option<i64>,
+    hold: Option<i64>,
+    key: Option<String>,
+    body_hash: Option<Vec<u8>>,
 }
 
-#[derive(Default)]
-struct Entries {
-    transactions: Vec<i64>,
-    entries: Vec<i32>,
-    wallets: Vec<i64>,
-    grants: Vec<Option<i64>>,
-    accounts: Vec<String>,
-    amounts: Vec<String>,
-    worth: Vec<String>,
-    effective_at: Vec<i64>,
+struct Entry {
+    transaction: i64,
+    number: i32,
+    wallet: i64,
+    grant: Option<i64>,
+    other_side: &'static str,
+    amount: Amount,
+    worth: Money,
+    effective_at: i64,
 }
 
 struct NewGrant {
@@ -108,12 +110,14 @@ pub struct Journal {
     tenant: String,
     /// The clock, read under the lock; Unix microseconds.
     pub now: i64,
-    transactions: Transactions,
-    entries: Entries,
+    transactions: Vec<Transaction>,
+    entries: Vec<Entry>,
     grants: Vec<NewGrant>,
     /// What has been taken of grants (below zero: given back).
     taken: BTreeMap<i64, Amount>,
     queues: FxHashMap<(i64, i32, bool), Queue>,
+    /// What finds them, once it is needed.
+    lasting: Option<Reader>,
 }
 
 impl Journal {
@@ -121,35 +125,37 @@ impl Journal {
         Journal {
             tenant: tenant.to_string(),
             now,
-            transactions: Transactions::default(),
-            entries: Entries::default(),
+            transactions: Vec::new(),
+            entries: Vec::new(),
             grants: Vec::new(),
             taken: BTreeMap::new(),
             queues: FxHashMap::default(),
+            lasting: None,
         }
     }
 
     /// Begins a transaction; what follows with its id is part of it.
     pub fn act(&mut self, account: &Account, act: &Act<'_>) -> Outcome<i64> {
         let id = session::next_value(session::relation("wallet_transactions_id_seq")?);
-        let list = &mut self.transactions;
-        list.ids.push(id);
-        list.customers.push(account.customer.clone());
-        list.currencies.push(account.currency.clone());
-        list.kinds.push(act.kind.to_string());
-        list.worth.push(0);
-        list.digits.push(account.purse.digits);
-        list.descriptions.push(act.description.map(str::to_string));
-        list.reverses.push(act.reverses);
-        list.invoices.push(act.invoice);
-        list.holds.push(act.hold);
-        list.keys.push(act.key.map(|(key, _)| key.to_string()));
-        list.bodies.push(act.key.map(|(_, body)| body.to_string()));
+        self.transactions.push(Transaction {
+            id,
+            customer: account.customer.clone(),
+            currency: account.currency.clone(),
+            kind: act.kind,
+            worth: 0,
+            digits: account.purse.digits,
+            description: act.description.map(str::to_string),
+            reverses: act.reverses,
+            invoice: act.invoice,
+            hold: act.hold,
+            key: act.key.map(|(key, _)| key.to_string()),
+            body_hash: act.key.map(|(_, body)| sha256(body)),
+        });
         Ok(id)
     }
 
-    /// Puts credit into a wallet, from an account. What the wallet owes is paid of it at once, when it lives: but for a part
-    /// of a rule, which may have begun after grants that are to pay first.
+    /// Puts credit into a wallet, from an account. What the wallet owes is paid of it at once, when it lives. What begins
+    /// later, or recurs, pays in order of its beginning: [`Purse::settle`](crate::core::ledger::Purse::settle).
     pub fn grant(
         &mut self,
         account: &mut Account,
@@ -157,7 +163,7 @@ impl Journal {
         wallet: usize,
         life: Life,
         amount: Amount,
-        from: &str,
+        from: &'static str,
         origin: Option<Origin>,
     ) -> Outcome<i64> {
         let id = session::next_value(session::relation("credit_grants_id_seq")?);
@@ -170,7 +176,8 @@ impl Journal {
             account.totals.add_lasting(wallet_id, life.priority, life.promotional, &amount).map_err(too_large)?;
         }
         let owed = account.purse.wallets[wallet].overdraft;
-        if owed.is_positive() && origin.is_none() && life.effective_at <= self.now && self.now < life.expires_at {
+        let lives = life.effective_at <= self.now && self.now < life.expires_at;
+        if owed.is_positive() && lives && origin.is_none() {
             let paid = if owed.cmp(&amount).is_gt() { amount } else { owed };
             let sum = self.sum(account, wallet, paid)?;
             self.of_grant(account, transaction, wallet, (id, lasting.then_some(life)), -sum, "overdraft", self.now)?;
@@ -185,7 +192,7 @@ impl Journal {
         account: &mut Account,
         transaction: i64,
         taken: &Taken,
-        to: &str,
+        to: &'static str,
         effective_at: i64,
     ) -> Outcome<()> {
         let Lot { source, wallet, priority, promotional, effective_at: start, expires_at, .. } =
@@ -228,7 +235,7 @@ impl Journal {
         wallet: usize,
         grant: (i64, Option<Life>),
         sum: Sum,
-        other_side: &str,
+        other_side: &'static str,
         effective_at: i64,
     ) -> Outcome<()> {
         let (id, lasting) = grant;
@@ -249,7 +256,7 @@ impl Journal {
         transaction: i64,
         wallet: usize,
         sum: Sum,
-        to: &str,
+        to: &'static str,
         effective_at: i64,
     ) -> Outcome<()> {
         self.entry(account, transaction, wallet, None, to, -sum, effective_at)?;
@@ -259,7 +266,7 @@ impl Journal {
     }
 
     /// An amount in a wallet's unit, with what it is worth.
-    pub fn sum(&self, account: &Account, wallet: usize, amount: Amount) -> Outcome<Sum> {
+    fn sum(&self, account: &Account, wallet: usize, amount: Amount) -> Outcome<Sum> {
         let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
         Ok(Sum { amount, minor })
     }
@@ -270,25 +277,26 @@ impl Journal {
         transaction: i64,
         wallet: usize,
         grant: Option<i64>,
-        other_side: &str,
+        other_side: &'static str,
         sum: Sum,
         effective_at: i64,
     ) -> Outcome<()> {
         if other_side != "overdraft"
-            && let Some(place) = self.transactions.ids.iter().rposition(|id| *id == transaction)
+            && let Some(whole) = self.transactions.iter_mut().rfind(|known| known.id == transaction)
         {
-            self.transactions.worth[place] += sum.minor;
+            whole.worth += sum.minor;
         }
-        let list = &mut self.entries;
-        let number = list.transactions.iter().rev().take_while(|id| **id == transaction).count();
-        list.transactions.push(transaction);
-        list.entries.push(i32::try_from(number + 1).unwrap_or(i32::MAX));
-        list.wallets.push(account.purse.wallets[wallet].id);
-        list.grants.push(grant);
-        list.accounts.push(other_side.to_string());
-        list.amounts.push(sum.amount.to_string());
-        list.worth.push(account.shown(sum.minor));
-        list.effective_at.push(effective_at);
+        let before = self.entries.iter().rev().take_while(|entry| entry.transaction == transaction).count();
+        self.entries.push(Entry {
+            transaction,
+            number: i32::try_from(before + 1).unwrap_or(i32::MAX),
+            wallet: account.purse.wallets[wallet].id,
+            grant,
+            other_side,
+            amount: sum.amount,
+            worth: Money::new(sum.minor.into(), account.purse.digits),
+            effective_at,
+        });
         Ok(())
     }
 
@@ -303,27 +311,22 @@ impl Journal {
                         .detail(format!("{amount} is missing.")));
                 }
                 let fetched = queue.grants.len();
-                let limit = FETCH.max(fetched as i64);
-                let kind = if life.promotional { "promotional" } else { "purchased" };
-                spi::run(
-                    "SELECT id, remaining FROM meterflow.credit_grants \
-                      WHERE tenant_id = $1 AND wallet_id = $2 AND priority = $3 AND kind = $4 AND lasting AND NOT spent \
-                      ORDER BY effective_at, created_at, id OFFSET $5 LIMIT $6",
-                    &[
-                        self.tenant.as_str().into(),
-                        wallet.into(),
-                        life.priority.into(),
-                        kind.into(),
-                        (fetched as i64).into(),
-                        limit.into(),
-                    ],
-                    See::Statement,
-                    |row| {
+                let limit = FETCH.max(fetched);
+                let terms = [
+                    (0, Is::Equal, Value::Text(&self.tenant)),
+                    (1, Is::Equal, Value::Int8(wallet)),
+                    (2, Is::Equal, Value::Int4(life.priority)),
+                    (3, Is::Equal, Value::Text(kind(life.promotional))),
+                ];
+                let (mut passed, lasting) = (0, reader(&mut self.lasting)?);
+                lasting.until(&terms, |row| {
+                    passed += 1;
+                    if passed > fetched {
                         queue.grants.push((row.int8(0)?, stored(row, 1)?));
-                        Ok(())
-                    },
-                )?;
-                queue.at_end = queue.grants.len() < fetched + limit as usize;
+                    }
+                    Ok(if passed < fetched + limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                })?;
+                queue.at_end = queue.grants.len() < fetched + limit;
                 continue;
             };
             let used = self.taken.get(&id).copied().unwrap_or_default();
@@ -342,137 +345,123 @@ impl Journal {
     }
 
     /// Writes it all. `accounts`: those that were changed.
-    pub fn write(self, accounts: &[&Account]) -> Outcome<()> {
+    pub fn write<'a>(self, accounts: impl IntoIterator<Item = &'a Account>) -> Outcome<()> {
         self.write_transactions()?;
         self.write_entries()?;
         let taken = self.write_grants()?;
         self.write_taken(&taken)?;
-        for account in accounts {
+        let accounts: Vec<&Account> = accounts.into_iter().collect();
+        for account in &accounts {
             let totals = serde_json::to_string(&account.totals)
                 .map_err(|error| Fail::corrupt(format!("totals as JSON: {error}")))?;
-            spi::run(
-                "UPDATE meterflow.wallet_totals SET totals = $4::json WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3",
-                &[
-                    self.tenant.as_str().into(),
-                    account.customer.as_str().into(),
-                    account.currency.as_str().into(),
-                    totals.into(),
-                ],
-                See::Write,
-                |_| Ok(()),
-            )?;
+            let who = [Value::Text(&self.tenant), Value::Text(&account.customer), Value::Text(&account.currency)];
+            if tables::WRITE_TOTALS.update(&["totals"], [who], |_, _| Ok([Cell::Text(&totals)]))? == 0 {
+                return Err(Fail::corrupt(format!("the totals of customer \"{}\" are gone", account.customer)));
+            }
         }
-        Ok(())
+        tell(&accounts, |account| self.changes(account))
+    }
+
+    /// What has been written of an account; of holds, which have no transaction, that they have changed.
+    fn changes(&self, account: &Account) -> Vec<Change<'_>> {
+        let of_account =
+            self.transactions.iter().filter(|act| act.customer == account.customer && act.currency == account.currency);
+        let mut changes: Vec<Change<'_>> = of_account
+            .map(|act| Change { kind: act.kind, transaction_id: Some(act.id), amount: Some(account.shown(act.worth)) })
+            .collect();
+        if self.transactions.is_empty() {
+            changes.push(Change { kind: "hold", transaction_id: None, amount: None });
+        }
+        changes
     }
 
     fn write_transactions(&self) -> Outcome<()> {
-        let list = &self.transactions;
-        if list.ids.is_empty() {
+        if self.transactions.is_empty() {
             return Ok(());
         }
-        let written = spi::run(
-            "INSERT INTO meterflow.wallet_transactions (tenant_id, id, customer_id, currency, kind, amount, description, reverses, invoice_id, hold_id, idempotency_key, body_hash, created_at) \
-             OVERRIDING SYSTEM VALUE \
-             SELECT $1, t.id, t.customer_id, t.currency, t.kind, t.amount::numeric, t.description, t.reverses, t.invoice_id, t.hold_id, t.idempotency_key, sha256(convert_to(t.body, 'UTF8')), $12 \
-               FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $13::text[]) \
-                 AS t (id, customer_id, currency, kind, amount, description, reverses, invoice_id, hold_id, idempotency_key, body) \
-             ON CONFLICT ON CONSTRAINT wallet_transactions_idempotency_key DO NOTHING",
-            &[
-                self.tenant.as_str().into(),
-                list.ids.clone().into(),
-                list.customers.clone().into(),
-                list.currencies.clone().into(),
-                list.kinds.clone().into(),
-                list.worth
-                    .iter()
-                    .zip(&list.digits)
-                    .map(|(minor, digits)| Money::new((*minor).into(), *digits).to_string())
-                    .collect::<Vec<_>>()
-                    .into(),
-                list.descriptions.clone().into(),
-                list.reverses.clone().into(),
-                list.invoices.clone().into(),
-                list.holds.clone().into(),
-                list.keys.clone().into(),
-                spi::time(self.now),
-                list.bodies.clone().into(),
-            ],
-            See::Write,
-            |_| Ok(()),
-        )?;
-        if written == list.ids.len() as u64 {
-            return Ok(());
-        }
-        // Looked up under this customer's lock, so the key belongs to a transaction of another, which has just committed.
-        let keys: Vec<&str> = list.keys.iter().flatten().map(String::as_str).collect();
-        Err(Fail::new(SqlState::ERRCODE_UNIQUE_VIOLATION, "an idempotency key has been used for something else")
-            .detail(format!("One of \"{}\" was used by another session at this moment.", keys.join("\", \"")))
-            .hint("Send a retry just as the first call was; give another payment a key of its own."))
+        let by = session::user();
+        let rows = self.transactions.iter().map(|act| {
+            [
+                Cell::Text(&self.tenant),
+                Cell::Int8(act.id),
+                Cell::Text(&act.customer),
+                Cell::Text(&act.currency),
+                Cell::Text(act.kind),
+                Cell::Numeric(Money::new(act.worth.into(), act.digits).into()),
+                act.description.as_deref().into(),
+                act.reverses.into(),
+                act.invoice.into(),
+                act.hold.into(),
+                act.key.as_deref().into(),
+                act.body_hash.as_deref().into(),
+                Cell::Time(self.now),
+                Cell::Text(&by),
+            ]
+        });
+        or_if_taken(
+            || tables::WRITE_TRANSACTIONS.insert(rows),
+            || {
+                // Looked up under this customer's lock, so the key belongs to a transaction of another, which has just
+                // committed.
+                let keys: Vec<&str> = self.transactions.iter().filter_map(|act| act.key.as_deref()).collect();
+                Fail::new(SqlState::ERRCODE_UNIQUE_VIOLATION, "an idempotency key has been used for something else")
+                    .detail(format!("One of \"{}\" was used by another session at this moment.", keys.join("\", \"")))
+                    .hint("Send a retry just as the first call was; give another payment a key of its own.")
+            },
+        )
     }
 
     fn write_entries(&self) -> Outcome<()> {
-        let list = &self.entries;
-        if list.transactions.is_empty() {
+        if self.entries.is_empty() {
             return Ok(());
         }
-        spi::run(
-            "INSERT INTO meterflow.ledger_entries (tenant_id, transaction_id, entry, wallet_id, grant_id, account, amount, worth, effective_at, created_at) \
-             SELECT $1, e.transaction_id, e.entry, e.wallet_id, e.grant_id, e.account, e.amount::numeric, e.worth::numeric, e.effective_at, $10 \
-               FROM unnest($2::bigint[], $3::integer[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::timestamptz[]) \
-                 AS e (transaction_id, entry, wallet_id, grant_id, account, amount, worth, effective_at)",
-            &[
-                self.tenant.as_str().into(),
-                list.transactions.clone().into(),
-                list.entries.clone().into(),
-                list.wallets.clone().into(),
-                list.grants.clone().into(),
-                list.accounts.clone().into(),
-                list.amounts.clone().into(),
-                list.worth.clone().into(),
-                spi::times(&list.effective_at),
-                spi::time(self.now),
-            ],
-            See::Write,
-            |_| Ok(()),
-        )?;
-        Ok(())
+        tables::WRITE_ENTRIES.insert(self.entries.iter().map(|entry| {
+            [
+                Cell::Text(&self.tenant),
+                Cell::Int8(entry.transaction),
+                Cell::Int4(entry.number),
+                Cell::Int8(entry.wallet),
+                entry.grant.into(),
+                Cell::Text(entry.other_side),
+                Cell::Numeric((&entry.amount).into()),
+                Cell::Numeric(entry.worth.into()),
+                Cell::Time(entry.effective_at),
+                Cell::Time(self.now),
+            ]
+        }))
     }
 
     /// Inserts the new grants, with what was taken of them already; returns what was taken of others.
     fn write_grants(&self) -> Outcome<BTreeMap<i64, Amount>> {
         let mut taken = self.taken.clone();
+        if self.grants.is_empty() {
+            return Ok(taken);
+        }
+        let mut rows = Vec::with_capacity(self.grants.len());
         for grant in &self.grants {
             let used = taken.remove(&grant.id).unwrap_or_default();
             let remaining = grant.amount.checked_sub(&used).map_err(too_large)?;
-            let (rule, occurrence, part) = match grant.origin {
-                Some((rule, occurrence, part)) => (Some(rule), Some(occurrence), Some(part)),
-                None => (None, None, None),
-            };
-            let args: [DatumWithOid<'_>; 15] = [
-                self.tenant.as_str().into(),
-                grant.id.into(),
-                grant.wallet.into(),
-                grant.transaction.into(),
-                (if grant.life.promotional { "promotional" } else { "purchased" }).into(),
-                grant.amount.to_string().into(),
-                remaining.to_string().into(),
-                grant.life.priority.into(),
-                spi::time(grant.life.effective_at),
-                spi::time(grant.life.expires_at),
-                grant.lasting.into(),
-                rule.into(),
-                occurrence.into(),
-                part.into(),
-                spi::time(self.now),
-            ];
-            spi::run(
-                "INSERT INTO meterflow.credit_grants (tenant_id, id, wallet_id, transaction_id, kind, amount, remaining, spent, priority, effective_at, expires_at, lasting, recurring_id, occurrence, part, created_at) \
-                 OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6::numeric, $7::numeric, $7::numeric = 0, $8, $9, $10, $11, $12, $13, $14, $15)",
-                &args,
-                See::Write,
-                |_| Ok(()),
-            )?;
+            let origin = grant.origin;
+            rows.push([
+                Cell::Text(&self.tenant),
+                Cell::Int8(grant.id),
+                Cell::Int8(grant.wallet),
+                Cell::Int8(grant.transaction),
+                Cell::Text(kind(grant.life.promotional)),
+                Cell::Numeric((&grant.amount).into()),
+                Cell::Numeric((&remaining).into()),
+                Cell::Bool(remaining.is_zero()),
+                Cell::Int4(grant.life.priority),
+                Cell::Time(grant.life.effective_at),
+                Cell::Time(grant.life.expires_at),
+                Cell::Bool(grant.lasting),
+                origin.map(|(rule, _, _)| rule).into(),
+                origin.map(|(_, occurrence, _)| occurrence).into(),
+                origin.map(|(_, _, part)| part).into(),
+                Cell::Time(self.now),
+            ]);
         }
+        tables::WRITE_GRANTS.insert(rows)?;
         Ok(taken)
     }
 
@@ -480,18 +469,33 @@ impl Journal {
         if taken.is_empty() {
             return Ok(());
         }
-        let ids: Vec<i64> = taken.keys().copied().collect();
-        let amounts: Vec<String> = taken.values().map(Amount::to_string).collect();
-        let changed = spi::run(
-            "UPDATE meterflow.credit_grants g SET remaining = g.remaining - t.amount::numeric, spent = (g.remaining - t.amount::numeric = 0) \
-               FROM unnest($2::bigint[], $3::text[]) AS t (id, amount) WHERE g.tenant_id = $1 AND g.id = t.id",
-            &[self.tenant.as_str().into(), ids.clone().into(), amounts.into()],
-            See::Write,
-            |_| Ok(()),
-        )?;
-        if changed != ids.len() as u64 {
+        let keys = taken.keys().map(|id| [Value::Text(&self.tenant), Value::Int8(*id)]);
+        let changed = tables::WRITE_GRANTS.update(&["remaining", "spent"], keys, |key, row| {
+            let used = match key {
+                [_, Value::Int8(id)] => taken.get(id).copied().unwrap_or_default(),
+                _ => Amount::ZERO,
+            };
+            let shown = row.require::<NumericIn<'_>>(tables::REMAINING)?.decimals();
+            let remaining = stored(row, tables::REMAINING)?.checked_sub(&used).map_err(too_large)?;
+            Ok([Cell::Numeric(NumericOut::with_decimals(&remaining, shown)), Cell::Bool(remaining.is_zero())])
+        })?;
+        if changed != taken.len() as u64 {
+            let ids: Vec<i64> = taken.keys().copied().collect();
             return Err(Fail::corrupt("a grant that was to be burned is gone").detail(format!("Of grants {ids:?}.")));
         }
         Ok(())
     }
+}
+
+fn kind(promotional: bool) -> &'static str {
+    if promotional { "promotional" } else { "purchased" }
+}
+
+/// Lasting grants, opened at first use.
+fn reader(place: &mut Option<Reader>) -> Outcome<&mut Reader> {
+    let reader = match place.take() {
+        Some(open) => open,
+        None => Reader::open(&tables::LASTING)?,
+    };
+    Ok(place.insert(reader))
 }

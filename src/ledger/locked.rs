@@ -69,7 +69,7 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
         for occurrence in &due {
             give(account, &mut journal, occurrence)?;
         }
-        journal.write(&[account])?;
+        journal.write([&*account])?;
         return written_down(account, &due).map(|()| true);
     }
     let paid = account.purse.settle().map_err(too_large)?;
@@ -86,7 +86,7 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
         let sum = Sum { amount: taken.amount, minor: taken.minor };
         journal.owe(account, transaction, wallet, -sum, "overdraft", began.max(account.created(taken)))?;
     }
-    journal.write(&[account])?;
+    journal.write([&*account])?;
     Ok(true)
 }
 

@@ -25,11 +25,15 @@
 mod account;
 mod journal;
 mod locked;
+mod past;
 mod reverse;
+pub mod tables;
+mod tell;
 
-pub use account::{Account, covers, load, lock, lock_if_customer};
+pub use account::{Account, Books, covers, load, lock, lock_if_customer};
 pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_locked_up_to, bring_up_to, locked};
+pub use past::load_past;
 pub use reverse::{Given, give_back};
 
 use crate::core::decimal::QuantityError;

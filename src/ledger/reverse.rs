@@ -89,7 +89,7 @@ pub fn give_back(
     transaction: i64,
     given: &[Given],
     mut minor: i128,
-    from: &str,
+    from: &'static str,
 ) -> Outcome<()> {
     let now = journal.now;
     for part in given.iter().rev().filter(|part| part.amount.is_positive()) {
@@ -104,7 +104,7 @@ pub fn give_back(
         }
         let Some(grant) = part.grant else {
             journal.owe(account, transaction, part.wallet, -sum, from, now)?;
-            unpay(account, journal, transaction, part.wallet)?;
+            unsettle(account, journal, transaction, part.wallet)?;
             continue;
         };
         journal.of_grant(account, transaction, part.wallet, grant, sum, from, now)?;
@@ -112,7 +112,8 @@ pub fn give_back(
         let owed = account.purse.wallets[part.wallet].overdraft;
         if owed.is_positive() && part.expires_at > now {
             let paid = if owed.cmp(&sum.amount).is_gt() { sum.amount } else { owed };
-            let paid = journal.sum(account, part.wallet, paid)?;
+            let minor = account.purse.minor(part.wallet, &paid, Rounding::HalfUp).map_err(too_large)?;
+            let paid = Sum { amount: paid, minor };
             journal.of_grant(account, transaction, part.wallet, grant, -paid, "overdraft", now)?;
             journal.owe(account, transaction, part.wallet, -paid, "overdraft", now)?;
         }
@@ -120,24 +121,24 @@ pub fn give_back(
     Ok(())
 }
 
-/// Where a wallet would owe less than nothing, because what it lent is given back and had been paid, the grants that paid
-/// it have it again, the youngest first.
-fn unpay(account: &mut Account, journal: &mut Journal, transaction: i64, wallet: usize) -> Outcome<()> {
-    if !account.purse.wallets[wallet].overdraft.is_negative() {
+/// Where a grant has paid an overdraft that is taken back now, the grant gets it back: the youngest first.
+fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wallet: usize) -> Outcome<()> {
+    let too_much = -account.purse.wallets[wallet].overdraft;
+    if !too_much.is_positive() {
         return Ok(());
     }
-    let mut paid = Vec::new();
+    let mut paid: Vec<(i64, Option<Life>, Amount)> = Vec::new();
     spi::run(
-        "SELECT g.id, -sum(e.amount), g.lasting, g.kind = 'promotional', g.priority, g.effective_at, g.expires_at \
+        "SELECT e.grant_id, -sum(e.amount), bool_or(g.lasting), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at) \
            FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
           WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
-          GROUP BY g.tenant_id, g.id HAVING sum(e.amount) < 0 ORDER BY g.id DESC",
+          GROUP BY e.grant_id HAVING sum(e.amount) < 0 ORDER BY e.grant_id DESC",
         &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
         See::Statement,
         |row| {
             let life = Life {
-                promotional: row.bool(3)?,
-                priority: row.int4(4)?,
+                promotional: row.bool(4)?,
+                priority: row.int4(3)?,
                 effective_at: row.time(5)?,
                 expires_at: row.time(6)?,
             };
@@ -145,13 +146,24 @@ fn unpay(account: &mut Account, journal: &mut Journal, transaction: i64, wallet:
             Ok(())
         },
     )?;
+    let now = journal.now;
+    let mut left = too_much;
     for (grant, lasting, amount) in paid {
-        let over = -account.purse.wallets[wallet].overdraft;
-        if over.is_positive() {
-            let sum = journal.sum(account, wallet, if over.cmp(&amount).is_gt() { amount } else { over })?;
-            journal.of_grant(account, transaction, wallet, (grant, lasting), sum, "overdraft", journal.now)?;
-            journal.owe(account, transaction, wallet, sum, "overdraft", journal.now)?;
+        let amount = if amount.cmp(&left).is_gt() { left } else { amount };
+        if amount.is_positive() {
+            let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
+            let sum = Sum { amount, minor };
+            journal.of_grant(account, transaction, wallet, (grant, lasting), sum, "overdraft", now)?;
+            journal.owe(account, transaction, wallet, sum, "overdraft", now)?;
+            left = left.checked_sub(&amount).map_err(too_large)?;
         }
+    }
+    if left.is_positive() {
+        return Err(Fail::corrupt(format!(
+            "more was lent by wallet {} than its grants have paid",
+            account.purse.wallets[wallet].id
+        ))
+        .detail(format!("{left} is too much.")));
     }
     Ok(())
 }
@@ -174,7 +186,7 @@ fn give_back_invoice(invoice_id: i64, customer_id: &str, currency: &str) {
         let act = Act { kind: "invoice_void", invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
         let transaction = journal.act(&account, &act)?;
         give_back(&mut account, &mut journal, transaction, &given, minor, "invoices")?;
-        journal.write(&[&account])
+        journal.write([&account])
     });
     raise(work)
 }

@@ -187,7 +187,8 @@ pub fn read(row: &Row<'_>) -> Outcome<Rc<Meter>> {
     Ok(meter)
 }
 
-static ENGINE: Table = Table { name: "engine", parts: &[("engine", "engine_pkey")], key: &["singleton"] };
+static ENGINE: Table =
+    Table { name: "engine", parts: &[("engine", "engine_pkey")], key: &["singleton"], ..Table::PLAIN };
 
 /// The catalogue in the statement's snapshot, read as the owner: readers need the secret and must not see it.
 pub fn catalogue() -> Outcome<Catalogue> {

@@ -253,8 +253,34 @@ impl SlotPool {
     }
 }
 
+/// Where columns of these names stand in a table.
+///
+/// SAFETY: `desc` is a valid descriptor.
+pub(super) unsafe fn places(desc: pg_sys::TupleDesc, columns: &[&str]) -> Outcome<Vec<usize>> {
+    // SAFETY: attributes 0..natts of a descriptor are valid, a name ends with a zero.
+    let is = |place: usize, column: &str| unsafe {
+        let attribute = attribute(desc, place);
+        !attribute.attisdropped
+            && std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr()).to_bytes() == column.as_bytes()
+    };
+    // SAFETY: by contract.
+    let natts = unsafe { (*desc).natts } as usize;
+    let mut next = 0;
+    let place = |column: &&str| {
+        // Nearly always in the order of the table.
+        let found = (next..natts).chain(0..next).find(|place| is(*place, column));
+        next = found.map_or(0, |place| place + 1);
+        found.ok_or_else(|| {
+            Fail::new(SqlState::ERRCODE_UNDEFINED_COLUMN, "a table of meterflow lacks a column of its version")
+                .detail(format!("The column is \"{column}\"."))
+                .hint("ALTER EXTENSION meterflow UPDATE, or restore what was dropped by hand.")
+        })
+    };
+    columns.iter().map(place).collect()
+}
+
 /// SAFETY: `i` is below natts. PostgreSQL 18 moved attributes behind a compact array; pgrx's helper knows both.
-unsafe fn attribute<'a>(desc: pg_sys::TupleDesc, i: usize) -> &'a pg_sys::FormData_pg_attribute {
+pub(super) unsafe fn attribute<'a>(desc: pg_sys::TupleDesc, i: usize) -> &'a pg_sys::FormData_pg_attribute {
     // SAFETY: by contract.
     unsafe { &*tuple_attribute(desc, i) }
 }

@@ -101,3 +101,10 @@ pub fn timestamptz(unix: i64) -> pgrx::datum::TimestampWithTimeZone {
     unsafe { pgrx::datum::TimestampWithTimeZone::from_datum(pg_sys::Datum::from(pg_micros(unix)), false) }
         .unwrap_or_else(pgrx::datum::TimestampWithTimeZone::positive_infinity)
 }
+
+/// SHA-256, as SQL's `sha256(convert_to(text, 'UTF8'))`: all that is stored here is UTF-8.
+pub fn sha256(text: &str) -> Vec<u8> {
+    use pgrx::IntoDatum;
+    // SAFETY: sha256_bytea takes a bytea and returns one.
+    unsafe { pgrx::direct_function_call(pg_sys::sha256_bytea, &[text.as_bytes().into_datum()]) }.unwrap_or_default()
+}

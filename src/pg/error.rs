@@ -1,5 +1,7 @@
 //! How errors reach the user: a standard SQLSTATE, what was wrong in DETAIL, the way out in HINT.
 
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+
 pub use pgrx::PgSqlErrorCode as SqlState;
 use pgrx::pg_sys::panic::ErrorReport;
 
@@ -79,4 +81,15 @@ pub fn raise<T>(outcome: Outcome<T>) -> T {
             unreachable!("ERROR does not return")
         }
     }
+}
+
+/// Does the work, and where a unique index refuses a row of it, says why in words of its own. Nothing goes on after that:
+/// what the error has left half done goes with the transaction.
+pub fn or_if_taken<T>(
+    work: impl FnOnce() -> Outcome<T>,
+    why: impl Fn() -> Fail + UnwindSafe + RefUnwindSafe,
+) -> Outcome<T> {
+    pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_when(SqlState::ERRCODE_UNIQUE_VIOLATION, |_| raise(Err(why())))
+        .execute()
 }

@@ -18,3 +18,4 @@ pub mod settings;
 pub mod spi;
 pub mod transition;
 pub mod worker;
+pub mod write;

@@ -58,6 +58,12 @@ impl NumericIn<'_> {
         read(self.bytes)
     }
 
+    /// How many decimals it shows.
+    pub fn decimals(&self) -> u32 {
+        let head = word(self.bytes, 0);
+        u32::from(if head & SPECIAL == SHORT { head >> 7 & 0x3f } else { head & 0x3fff })
+    }
+
     /// As numeric writes it.
     pub fn text(&self) -> String {
         // SAFETY: the datum is the numeric that `bytes` was made of, which numeric_out prints.
@@ -130,7 +136,8 @@ macro_rules! argument {
 
 argument!(NumericIn is "numeric", JsonbIn is "jsonb");
 
-/// A numeric to return: an amount with the decimals that it needs, or money with all of its currency.
+/// A numeric to return or to store: an amount with the decimals that it needs, or money with all of its currency.
+#[derive(Clone, Copy)]
 pub struct NumericOut {
     coefficient: I256,
     scale: u32,
@@ -152,9 +159,16 @@ impl From<Money> for NumericOut {
 
 impl_sql_translatable!(NumericOut, "numeric");
 
-// SAFETY: what is returned is a numeric, in memory of the caller's context.
-unsafe impl BoxRet for NumericOut {
-    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+impl NumericOut {
+    /// With at least so many decimals, as arithmetic would leave them.
+    pub fn with_decimals(amount: &Amount, least: u32) -> NumericOut {
+        let out = NumericOut::from(amount);
+        let needed = Digits::of(out.coefficient.unsigned_abs(), out.scale).decimals();
+        NumericOut { shown: Some(needed.max(least)), ..out }
+    }
+
+    /// As PostgreSQL keeps it, in the current memory context.
+    pub fn datum(&self) -> pg_sys::Datum {
         let digits = Digits::of(self.coefficient.unsigned_abs(), self.scale);
         let shown = self.shown.unwrap_or_else(|| digits.decimals());
         let (header, length) = digits.header(self.coefficient.is_negative(), shown);
@@ -169,18 +183,31 @@ unsafe impl BoxRet for NumericOut {
             let words = out.cast::<u8>().add(4).cast::<u16>();
             words.copy_from_nonoverlapping(header.as_ptr(), header.len());
             words.add(header.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
-            fcinfo.return_raw_datum(pg_sys::Datum::from(out))
+            pg_sys::Datum::from(out)
         }
+    }
+}
+
+// SAFETY: what is returned is a numeric, in memory of the caller's context.
+unsafe impl BoxRet for NumericOut {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: a numeric in the context of the call.
+        unsafe { fcinfo.return_raw_datum(self.datum()) }
+    }
+}
+
+/// Two bytes of a stored numeric; beyond its end zero.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> u16 {
+    match bytes.get(at..at + 2) {
+        Some(&[a, b]) => u16::from_ne_bytes([a, b]),
+        _ => 0,
     }
 }
 
 #[inline]
 fn read(bytes: &[u8]) -> Result<Amount, QuantityError> {
-    let word = |at: usize| match bytes.get(at..at + 2) {
-        Some(&[a, b]) => u16::from_ne_bytes([a, b]),
-        _ => 0,
-    };
-    let head = word(0);
+    let head = word(bytes, 0);
     let (negative, weight, start) = match head & SPECIAL {
         SPECIAL => return Err(QuantityError::Syntax), // NaN and the infinities
         SHORT => {
@@ -188,7 +215,7 @@ fn read(bytes: &[u8]) -> Result<Amount, QuantityError> {
             let weight = ((head & 0x7f) as i8) << 1 >> 1;
             (head & SHORT_NEGATIVE != 0, i32::from(weight), 2)
         }
-        sign => (sign == LONG_NEGATIVE, i32::from(word(2).cast_signed()), 4),
+        sign => (sign == LONG_NEGATIVE, i32::from(word(bytes, 2).cast_signed()), 4),
     };
     let digits = bytes.get(start..).unwrap_or_default().chunks_exact(2);
     let digits = digits.map(|pair| if let &[a, b] = pair { u16::from_ne_bytes([a, b]) } else { 0 });

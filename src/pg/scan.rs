@@ -9,9 +9,12 @@
 //! - Row-level security: where a policy applies to the caller, the rows come from a query after all.
 //! - Locks: AccessShareLock on tables and indexes, held to the end of the transaction.
 
+use std::ops::ControlFlow;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
+use super::bulk;
 use super::error::{Fail, Outcome};
 use super::session;
 use super::spi::{self, Row, See};
@@ -23,6 +26,16 @@ pub struct Table {
     /// Where the rows are: the table itself or its children, each with an index that begins with `key`.
     pub parts: &'static [(&'static str, &'static str)],
     pub key: &'static [&'static str],
+    /// The columns of the rows that are handed over; none named: all, as they stand in the table.
+    pub columns: &'static [&'static str],
+    /// What rows the index has, if not all: the condition of a partial one, as SQL. Its rows need no other check: a row
+    /// that ceases to meet the condition leaves the index with the version that does so.
+    pub only: Option<&'static str>,
+}
+
+impl Table {
+    /// What a table is unless it says otherwise.
+    pub const PLAIN: Table = Table { name: "", parts: &[], key: &[], columns: &[], only: None };
 }
 
 #[derive(Clone, Copy)]
@@ -31,6 +44,7 @@ pub enum Is {
     Above,
     AtLeast,
     Below,
+    AtMost,
 }
 
 #[derive(Clone, Copy)]
@@ -64,6 +78,8 @@ struct Part {
     index: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
     scan: pg_sys::IndexScanDesc,
+    /// Where the columns stand; empty: all are wanted.
+    places: Vec<usize>,
 }
 
 /// How far the caller may read a table.
@@ -103,7 +119,7 @@ impl Reader {
         let mut reader = Reader { table, parts: Some(Vec::new()) };
         for (heap, index) in table.parts {
             let (heap, index) = (session::relation(heap)?, session::relation(index)?);
-            if let (Some(part), Some(parts)) = (Part::open(heap, index)?, &mut reader.parts) {
+            if let (Some(part), Some(parts)) = (Part::open(heap, index, table.columns)?, &mut reader.parts) {
                 parts.push(part);
             }
         }
@@ -112,17 +128,41 @@ impl Reader {
 
     /// Hands over each row that meets the terms, which are in order of the key's columns.
     pub fn rows(&mut self, terms: &[Term<'_>], mut each: impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<()> {
+        self.until(terms, |row| each(row).map(ControlFlow::Continue))
+    }
+
+    /// As `rows`, in order of the key, until one breaks off.
+    pub fn until(
+        &mut self,
+        terms: &[Term<'_>],
+        mut each: impl FnMut(&Row<'_>) -> Outcome<ControlFlow<()>>,
+    ) -> Outcome<()> {
         let Some(parts) = &mut self.parts else { return by_query(self.table, terms, each) };
         debug_assert!(terms.len() <= MOST_TERMS);
         // SAFETY: scan keys are copied by the rescan, and the texts they point to outlive it in the current context.
         let keys: Vec<pg_sys::ScanKeyData> = terms.iter().map(|term| unsafe { scan_key(term) }).collect();
-        parts.iter_mut().try_for_each(|part| part.rows(&keys, &mut each))
+        for part in parts {
+            if part.rows(&keys, &mut each)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a row that meets the terms.
+    pub fn any(&mut self, terms: &[Term<'_>]) -> Outcome<bool> {
+        let mut found = false;
+        self.until(terms, |_| {
+            found = true;
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
     }
 }
 
 impl Part {
     /// None when the table has no page: then it has had no row since any snapshot that anyone holds.
-    fn open(heap: pg_sys::Oid, index: pg_sys::Oid) -> Outcome<Option<Part>> {
+    fn open(heap: pg_sys::Oid, index: pg_sys::Oid, columns: &[&str]) -> Outcome<Option<Part>> {
         // SAFETY: opened here, closed in drop (or at the abort that an ERROR leads to). The active snapshot is that of
         // the statement that called us and outlives the call, and so the scan.
         unsafe {
@@ -134,7 +174,8 @@ impl Part {
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
             let scan = begin_scan(heap, index, pg_sys::GetActiveSnapshot(), MOST_TERMS as i32);
-            let part = Part { heap, index, slot, scan };
+            let mut part = Part { heap, index, slot, scan, places: Vec::new() };
+            part.places = bulk::places((*heap).rd_att, columns)?;
             if !(*(*index).rd_index).indisvalid {
                 return Err(Fail::corrupt("an index of meterflow is not valid").hint("REINDEX the schema meterflow."));
             }
@@ -142,22 +183,38 @@ impl Part {
         }
     }
 
-    fn rows(&mut self, keys: &[pg_sys::ScanKeyData], each: &mut impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<()> {
+    fn rows(
+        &mut self,
+        keys: &[pg_sys::ScanKeyData],
+        each: &mut impl FnMut(&Row<'_>) -> Outcome<ControlFlow<()>>,
+    ) -> Outcome<ControlFlow<()>> {
+        let mut chosen = (vec![pg_sys::Datum::from(0); self.places.len()], vec![false; self.places.len()]);
         // SAFETY: the scan is open, with room for MOST_TERMS keys; a rescan copies as many as numberOfKeys says. A slot's values live until it takes the next row, and a
-        // Row of them no longer than `each` runs.
+        // Row of them no longer than `each` runs. Places are those of the table's own columns.
         unsafe {
             (*self.scan).numberOfKeys = keys.len() as i32;
             pg_sys::index_rescan(self.scan, keys.as_ptr().cast_mut(), keys.len() as i32, std::ptr::null_mut(), 0);
-            let width = (*(*self.heap).rd_att).natts as usize;
+            let natts = (*(*self.heap).rd_att).natts as usize;
+            let width = self.places.iter().map(|place| place + 1).max().unwrap_or(natts);
             while pg_sys::index_getnext_slot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
                 pgrx::check_for_interrupts!();
                 pg_sys::slot_getsomeattrs_int(self.slot, width as i32);
                 let values = std::slice::from_raw_parts((*self.slot).tts_values, width);
                 let nulls = std::slice::from_raw_parts((*self.slot).tts_isnull, width);
-                each(&Row::of(values, nulls))?;
+                let row = if self.places.is_empty() {
+                    Row::of(values, nulls)
+                } else {
+                    for (column, place) in self.places.iter().enumerate() {
+                        (chosen.0[column], chosen.1[column]) = (values[*place], nulls[*place]);
+                    }
+                    Row::of(&chosen.0, &chosen.1)
+                };
+                if each(&row)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -193,7 +250,7 @@ pub unsafe fn begin_scan(
 }
 
 /// SAFETY: must run where an ERROR may be raised; a text is allocated in the current memory context.
-unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKeyData {
+pub(super) unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKeyData {
     use pg_sys::*;
     let (function, datum) = match (is, value) {
         // SAFETY: copies the text.
@@ -202,9 +259,12 @@ unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKeyData {
         },
         (Is::Equal, Value::Int2(n)) => (F_INT2EQ, Datum::from(*n)),
         (Is::Equal, Value::Int4(n)) => (F_INT4EQ, Datum::from(*n)),
+        (Is::Equal, Value::Int8(n)) => (F_INT8EQ, Datum::from(*n)),
         (Is::Equal, Value::Letter(letter)) => (F_CHAREQ, Datum::from(*letter as i8)),
         (Is::Equal, Value::Bool(flag)) => (F_BOOLEQ, Datum::from(*flag)),
         (Is::Above, Value::Int8(n)) => (F_INT8GT, Datum::from(*n)),
+        (Is::Above, Value::Time(at)) => (F_TIMESTAMPTZ_GT, Datum::from(super::datum::pg_micros(*at))),
+        (Is::AtMost, Value::Time(at)) => (F_TIMESTAMPTZ_LE, Datum::from(super::datum::pg_micros(*at))),
         (Is::AtLeast, Value::Time(at)) => (F_TIMESTAMPTZ_GE, Datum::from(super::datum::pg_micros(*at))),
         (Is::Below, Value::Time(at)) => (F_TIMESTAMPTZ_LT, Datum::from(super::datum::pg_micros(*at))),
         _ => unreachable!("no table is looked into that way"),
@@ -214,6 +274,7 @@ unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKeyData {
         Is::Above => BTGreaterStrategyNumber,
         Is::AtLeast => BTGreaterEqualStrategyNumber,
         Is::Below => BTLessStrategyNumber,
+        Is::AtMost => BTLessEqualStrategyNumber,
     };
     // SAFETY: ScanKeyInit fills the whole struct. It compares texts by the collation "C", which all of ours have.
     unsafe {
@@ -224,24 +285,41 @@ unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKeyData {
 }
 
 /// The same rows by a query, to which PostgreSQL adds the policies.
-fn by_query(table: &Table, terms: &[Term<'_>], each: impl FnMut(&Row<'_>) -> Outcome<()>) -> Outcome<()> {
+fn by_query(
+    table: &Table,
+    terms: &[Term<'_>],
+    mut each: impl FnMut(&Row<'_>) -> Outcome<ControlFlow<()>>,
+) -> Outcome<()> {
     let operator = |is: &Is| match is {
         Is::Equal => "=",
         Is::Above => ">",
         Is::AtLeast => ">=",
         Is::Below => "<",
+        Is::AtMost => "<=",
     };
-    let conditions: Vec<String> = terms
+    let mut conditions: Vec<String> = terms
         .iter()
         .enumerate()
         .map(|(n, (column, is, _))| format!("{} {} ${}", table.key[*column], operator(is), n + 1))
         .collect();
+    conditions.extend(table.only.map(str::to_string));
     let args: Vec<DatumWithOid<'_>> = terms.iter().map(|(_, _, value)| argument(value)).collect();
-    let sql = format!("SELECT * FROM meterflow.{} WHERE {}", table.name, conditions.join(" AND "));
-    spi::run(&sql, &args, See::Statement, each).map(|_| ())
+    let columns = if table.columns.is_empty() { String::from("*") } else { table.columns.join(", ") };
+    let sql = format!(
+        "SELECT {columns} FROM meterflow.{} WHERE {} ORDER BY {}",
+        table.name,
+        conditions.join(" AND "),
+        table.key.join(", ")
+    );
+    let mut over = false;
+    spi::run(&sql, &args, See::Statement, |row| {
+        over = over || each(row)?.is_break();
+        Ok(())
+    })?;
+    Ok(())
 }
 
-fn argument<'a>(value: &Value<'a>) -> DatumWithOid<'a> {
+pub(super) fn argument<'a>(value: &Value<'a>) -> DatumWithOid<'a> {
     match *value {
         Value::Text(text) => text.into(),
         Value::Int2(n) => n.into(),

@@ -1,8 +1,10 @@
 //! Who calls, and what the session is.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int};
 
 use pgrx::pg_sys;
+use rustc_hash::FxHashMap;
 
 use super::error::{Fail, Outcome, SqlState};
 
@@ -107,8 +109,47 @@ impl Drop for PinnedSearchPath {
     }
 }
 
-/// Oid of a relation of the extension's schema.
+thread_local! {
+    static OIDS: RefCell<FxHashMap<String, pg_sys::Oid>> = RefCell::default();
+    /// Whether they may have changed; None: nobody watches yet.
+    static CHANGED: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Oid of a relation of the extension's schema. Kept until any relation or schema of the database is made, changed or
+/// dropped: a verb asks for twenty of them.
 pub fn relation(name: &str) -> Outcome<pg_sys::Oid> {
+    match CHANGED.replace(Some(false)) {
+        Some(false) => {
+            if let Some(oid) = OIDS.with_borrow(|oids| oids.get(name).copied()) {
+                return Ok(oid);
+            }
+        }
+        Some(true) => OIDS.with_borrow_mut(FxHashMap::clear),
+        None => watch(),
+    }
+    let oid = look_up(name)?;
+    // The look-up itself may have heard of a change: then what it found is of after that, and what was known before is not.
+    if CHANGED.get() == Some(false) {
+        OIDS.with_borrow_mut(|oids| oids.insert(name.to_string(), oid));
+    }
+    Ok(oid)
+}
+
+fn watch() {
+    for cache in [pg_sys::SysCacheIdentifier::RELNAMENSP, pg_sys::SysCacheIdentifier::NAMESPACENAME] {
+        // SAFETY: registered once a backend; the function stays as long as the library, which is never unloaded.
+        unsafe {
+            pg_sys::CacheRegisterSyscacheCallback(cache as std::ffi::c_int, Some(changed), pg_sys::Datum::from(0));
+        }
+    }
+}
+
+/// SAFETY: called by PostgreSQL when it hears of a change; touches nothing but a flag.
+unsafe extern "C-unwind" fn changed(_: pg_sys::Datum, _: std::ffi::c_int, _: pg_sys::uint32) {
+    CHANGED.set(Some(true));
+}
+
+fn look_up(name: &str) -> Outcome<pg_sys::Oid> {
     let missing = || {
         Fail::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("relation meterflow.{name} does not exist"))
             .hint("CREATE EXTENSION meterflow, or restore what was dropped by hand.")
@@ -132,6 +173,14 @@ pub fn now() -> i64 {
 pub fn statement_time() -> i64 {
     // SAFETY: reads a variable of the backend.
     super::datum::unix_micros(unsafe { pg_sys::GetCurrentStatementStartTimestamp() })
+}
+
+/// The name of session_user.
+pub fn user() -> String {
+    // SAFETY: looks the role up, and raises an ERROR when it has been dropped; the name is a C string.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), false)) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Next value of a sequence.

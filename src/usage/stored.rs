@@ -12,15 +12,20 @@ use crate::pg::spi::{self, See};
 use super::source::{Question, unreadable};
 
 static FOLD_STATE: Table =
-    Table { name: "fold_state", parts: &[("fold_state", "fold_state_pkey")], key: &["singleton"] };
+    Table { name: "fold_state", parts: &[("fold_state", "fold_state_pkey")], key: &["singleton"], ..Table::PLAIN };
 
-static DIRTY_RANGES: Table =
-    Table { name: "dirty_ranges", parts: &[("dirty_ranges", "dirty_ranges_idx")], key: &["tenant_id", "meter_id"] };
+static DIRTY_RANGES: Table = Table {
+    name: "dirty_ranges",
+    parts: &[("dirty_ranges", "dirty_ranges_idx")],
+    key: &["tenant_id", "meter_id"],
+    ..Table::PLAIN
+};
 
 static ROLLUPS: Table = Table {
     name: "rollups",
     parts: &[("rollups", "rollups_pkey")],
     key: &["tenant_id", "meter_id", "grain", "customer_id", "bucket"],
+    ..Table::PLAIN
 };
 
 /// The parent stays empty.
@@ -33,6 +38,7 @@ static DELTAS: Table = Table {
         ("deltas_3", "deltas_3_idx"),
     ],
     key: &["bucket", "batch"],
+    ..Table::PLAIN
 };
 
 /// What a snapshot says about the stored state of the whole database.

@@ -2,10 +2,11 @@
 
 use crate::core::currency;
 use crate::core::pricing::Amount;
-use crate::ledger;
-use crate::pg::datum::rfc3339;
+use crate::ledger::{self, tables};
+use crate::pg::datum::{rfc3339, sha256};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::numeric::NumericIn;
+use crate::pg::scan::{Is, Reader, Table, Value};
 use crate::pg::spi::{self, See};
 
 /// An argument that must not be null.
@@ -125,20 +126,20 @@ impl ToBody for Amount {
 
 /// The transaction that has this key, in the statement's snapshot; an error if it was made for something else.
 pub fn known(tenant: &str, key: &str, body: &str) -> Outcome<Option<i64>> {
-    known_in("wallet_transactions", "Wallet transaction", tenant, key, body)
+    known_in(&tables::TRANSACTION_KEYS, "Wallet transaction", tenant, key, body)
 }
 
 /// As [`known`], of holds.
 pub fn known_hold(tenant: &str, key: &str, body: &str) -> Outcome<Option<i64>> {
-    known_in("holds", "Hold", tenant, key, body)
+    known_in(&tables::HOLD_KEYS, "Hold", tenant, key, body)
 }
 
-fn known_in(table: &str, noun: &str, tenant: &str, key: &str, body: &str) -> Outcome<Option<i64>> {
-    let sql = format!(
-        "SELECT id, body_hash = sha256(convert_to($3, 'UTF8')), created_at FROM meterflow.{table} WHERE tenant_id = $1 AND idempotency_key = $2"
-    );
-    let found = spi::one(&sql, &[tenant.into(), key.into(), body.into()], See::Statement, |row| {
-        Ok((row.int8(0)?, row.get::<bool>(1) == Some(true), row.time(2)?))
+fn known_in(table: &'static Table, noun: &str, tenant: &str, key: &str, body: &str) -> Outcome<Option<i64>> {
+    let mut found = None;
+    Reader::open(table)?.rows(&[(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(key))], |row| {
+        let same = !row.is_null(1) && *row.bytes(1)? == *sha256(body);
+        found = Some((row.int8(0)?, same, row.time(2)?));
+        Ok(())
     })?;
     match found {
         None => Ok(None),

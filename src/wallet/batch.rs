@@ -6,14 +6,17 @@ use pgrx::datum::DatumWithOid;
 
 use crate::core::currency;
 use crate::core::pricing::Amount;
-use crate::ledger::{self, Account, Act, Journal, covers};
-use crate::pg::error::{Fail, Outcome};
+use crate::ledger::{self, Account, Act, Books, Journal, tables};
+use crate::pg::datum::sha256;
+use crate::pg::error::{Outcome, SqlState};
+use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
 use crate::pg::spi::{self, See};
+use crate::rating::no_money;
 
 use super::args::{body, used_otherwise};
-use super::position::{capacity, insufficient};
-use super::verbs::{Of, spend};
+use super::position::Position;
+use super::verbs::{Of, require, spend};
 
 /// The transaction of a debit, or why there is none: code and message.
 pub type Debited = Result<i64, (&'static str, String)>;
@@ -34,8 +37,7 @@ pub fn debits(
     keys: &[Option<String>],
 ) -> Outcome<Vec<Debited>> {
     let digits = currency::digits(currency).map_err(|error| {
-        Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}"))
-            .hint("debit_rows() takes money; debit() also takes credit units.")
+        no_money(error, currency).hint("debit_rows() takes money; debit() also takes credit units.")
     })?;
     let asked: Vec<Result<Asked<'_>, (&'static str, String)>> = customers
         .iter()
@@ -47,7 +49,9 @@ pub fn debits(
     let mut names: Vec<&str> = asked.iter().flatten().map(|asked| asked.customer).collect();
     names.sort_unstable();
     names.dedup();
-    let missing = lock_all(tenant, &names, currency)?;
+    // Of others nothing can be debited, and nobody has to be kept from it.
+    let locked = lock_all(tenant, &names, currency)?;
+    names.retain(|name| locked.binary_search_by(|known| known.as_str().cmp(name)).is_ok());
     let now = session::now();
     let mut accounts = spi::in_new_snapshot(|| load_all(tenant, &names, currency, now))?;
     for (name, account) in &mut accounts {
@@ -58,9 +62,9 @@ pub fn debits(
     }
     spi::in_new_snapshot(|| {
         let mut known = known_keys(tenant, asked.iter().flatten())?;
-        let mut debtors = BTreeMap::new();
+        let mut positions = BTreeMap::new();
         for (name, account) in accounts {
-            debtors.insert(name, Debtor::of(account, now)?);
+            positions.insert(name, Position::of(account)?);
         }
         let mut journal = Journal::new(tenant, now);
         let mut outcomes = Vec::with_capacity(asked.len());
@@ -83,57 +87,42 @@ pub fn debits(
                 }
                 None => {}
             }
-            let Some(debtor) = debtors.get_mut(asked.customer).filter(|_| !missing.contains(&asked.customer)) else {
+            let Some(position) = positions.get_mut(asked.customer) else {
                 outcomes.push(Err(("unknown_customer", format!("there is no customer \"{}\"", asked.customer))));
                 continue;
             };
-            let outcome = debit(debtor, &mut journal, &asked)?;
+            let outcome = debit(position, &mut journal, &asked)?;
             if let Ok(id) = outcome {
                 known.insert(asked.key.to_string(), (id, asked.body));
             }
             outcomes.push(outcome);
         }
-        journal.write(&debtors.values().map(|debtor| &debtor.account).collect::<Vec<_>>())?;
+        if outcomes.iter().all(Result::is_err) {
+            return Ok(outcomes);
+        }
+        journal.write(positions.values().map(|position| &position.account))?;
         Ok(outcomes)
     })
 }
 
-/// A customer whose debits these are.
-struct Debtor {
-    /// Without what holds have set aside.
-    account: Account,
-    /// What can still be spent; None: without limit. Told once: each debit takes of it what it takes.
-    capacity: Option<i128>,
-}
-
-const ANY: Of<'_> = Of { wallet: None, meter: None };
-
-impl Debtor {
-    fn of(mut account: Account, now: i64) -> Outcome<Debtor> {
-        let capacity = capacity(&account, |wallet| ANY.covers(wallet))?;
-        account.set_aside(|lot, wallet| lot.is_live(now) && covers(wallet, None))?;
-        Ok(Debtor { account, capacity })
-    }
-}
-
-fn debit(debtor: &mut Debtor, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
-    let account = &mut debtor.account;
-    let minor = account.money(&asked.amount)?;
-    if let Some(capacity) = &mut debtor.capacity {
-        if *capacity < minor {
-            return Ok(Err(("insufficient_credit", insufficient(account, minor, *capacity).explained())));
-        }
-        *capacity -= minor;
-    }
+fn debit(position: &mut Position, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
+    let of = Of { wallet: None, meter: None };
     let sum = super::args::Sum {
-        currency: account.currency.clone(),
+        currency: position.account.currency.clone(),
         unit: None,
-        digits: account.purse.digits,
+        digits: position.account.purse.digits,
         amount: asked.amount,
     };
+    if let Err(fail) = require(position, &sum, of) {
+        return if fail.state() == SqlState::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED {
+            Ok(Err(("insufficient_credit", fail.explained())))
+        } else {
+            Err(fail)
+        };
+    }
     let act = Act { kind: "debit", key: Some((asked.key, &asked.body)), ..Act::default() };
-    let transaction = journal.act(account, &act)?;
-    spend(account, journal, transaction, &sum, minor, ANY, false)?;
+    let transaction = journal.act(&position.account, &act)?;
+    spend(position, journal, transaction, &sum, of, false)?;
     Ok(Ok(transaction))
 }
 
@@ -158,53 +147,46 @@ fn read<'a>(
     Ok(Asked { customer, amount, key, body })
 }
 
-/// Locks customers in order; returns those that are not there.
-fn lock_all<'a>(tenant: &str, names: &[&'a str], currency: &str) -> Outcome<Vec<&'a str>> {
+/// Locks those of the customers that exist, and returns them, in order.
+fn lock_all(tenant: &str, names: &[&str], currency: &str) -> Outcome<Vec<String>> {
     let list: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
     let ours = "FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = ANY ($2) AND currency = $3";
     let args = || -> [DatumWithOid<'_>; 3] { [tenant.into(), list.clone().into(), currency.into()] };
     if spi::run(&format!("SELECT {ours}"), &args(), See::Latest, |_| Ok(()))? == names.len() as u64 {
         let sql = format!("SELECT {ours} ORDER BY customer_id FOR NO KEY UPDATE");
         spi::run(&sql, &args(), See::Write, |_| Ok(()))?;
-        return Ok(Vec::new());
+        return Ok(list);
     }
     // Some have never had credit: these are opened, each in its turn.
-    let mut missing = Vec::new();
-    for name in names {
-        if !ledger::lock_if_customer(tenant, name, currency)? {
-            missing.push(*name);
+    let mut locked = Vec::with_capacity(names.len());
+    for name in list {
+        if ledger::lock_if_customer(tenant, &name, currency)? {
+            locked.push(name);
         }
     }
-    Ok(missing)
+    Ok(locked)
 }
 
 fn load_all<'a>(tenant: &str, names: &[&'a str], currency: &str, now: i64) -> Outcome<BTreeMap<&'a str, Account>> {
-    names.iter().map(|name| Ok((*name, ledger::load(tenant, name, currency, now, now)?))).collect()
+    let mut books = Books::open()?;
+    names.iter().map(|name| Ok((*name, books.account(tenant, name, currency, now, now)?))).collect()
 }
 
 /// Transactions that have these keys, with the body where it is ours.
 fn known_keys<'a>(tenant: &str, asked: impl Iterator<Item = &'a Asked<'a>>) -> Outcome<HashMap<String, (i64, String)>> {
-    let (mut keys, mut bodies) = (Vec::new(), Vec::new());
-    for asked in asked {
-        keys.push(asked.key.to_string());
-        bodies.push(asked.body.clone());
-    }
     let mut known = HashMap::new();
-    let args: [DatumWithOid<'_>; 3] = [tenant.into(), keys.into(), bodies.into()];
-    spi::run(
-        "SELECT t.id, t.idempotency_key, CASE WHEN t.body_hash = sha256(convert_to(a.body, 'UTF8')) THEN a.body ELSE '' END \
-           FROM unnest($2::text[], $3::text[]) AS a (key, body) \
-           JOIN meterflow.wallet_transactions t ON t.tenant_id = $1 AND t.idempotency_key = a.key",
-        &args,
-        See::Statement,
-        |row| {
-            // A key may be asked for with several bodies: the one it was used for counts.
-            let body = row.text(2)?;
-            if !body.is_empty() || !known.contains_key(&row.text(1)?) {
-                known.insert(row.text(1)?, (row.int8(0)?, body));
+    let mut transactions = Reader::open(&tables::TRANSACTION_KEYS)?;
+    for asked in asked {
+        let key = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(asked.key))];
+        transactions.rows(&key, |row| {
+            // Another debit of the batch may have the key too, and be what it was first used for.
+            if !row.is_null(1) && *row.bytes(1)? == *sha256(&asked.body) {
+                known.insert(asked.key.to_string(), (row.int8(0)?, asked.body.clone()));
+            } else {
+                known.entry(asked.key.to_string()).or_insert((row.int8(0)?, String::new()));
             }
             Ok(())
-        },
-    )?;
+        })?;
+    }
     Ok(known)
 }

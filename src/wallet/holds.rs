@@ -7,12 +7,15 @@
 use pgrx::prelude::*;
 
 use crate::core::pricing::{Amount, Money};
-use crate::ledger::{Account, Act, Journal, covers, locked, stored};
-use crate::pg::datum::rfc3339;
-use crate::pg::error::{Fail, Outcome, SqlState, raise};
-use crate::pg::numeric::NumericIn;
+use crate::ledger::{Account, Act, Journal, covers, locked, stored, tables};
+use crate::pg::datum::{rfc3339, sha256};
+use crate::pg::error::{Fail, Outcome, SqlState, or_if_taken, raise};
+use crate::pg::numeric::{NumericIn, NumericOut};
+use crate::pg::scan::{Is, Reader, Value};
+use crate::pg::session;
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
+use crate::pg::write::Cell;
 
 use super::args::{Sum, body, key, known_hold, need, used_otherwise};
 use super::position::{Position, cost};
@@ -73,14 +76,9 @@ fn hold(
                 Asked::Amount(sum) => (verbs::worth(&account, sum)?, None),
                 Asked::Quantity(meter, quantity) => (cost(&account, meter, quantity)?, Some(quantity)),
             };
-            let mut account = if account.owes || !account.held.is_empty() {
-                let position = Position::of(account)?;
-                position.require(minor, |wallet| covers(wallet, meter_key))?;
-                position.account
-            } else {
-                verbs::require(&account, minor, verbs::Of { wallet: None, meter: meter_key })?;
-                account
-            };
+            let position = Position::of(account)?;
+            position.require(minor, |wallet| covers(wallet, meter_key))?;
+            let mut account = position.account;
             if minor == 0 {
                 return Err(Fail::parameter("there is nothing to hold")
                     .detail("So much more usage costs the customer nothing.")
@@ -91,7 +89,7 @@ fn hold(
             account.totals.add_held(meter_key, &money.into(), now).map_err(crate::ledger::too_large)?;
             let id =
                 insert(&account, money, meter_key, held_for, now.saturating_add(ttl), now, (idempotency_key, &body))?;
-            Journal::new(&tenant, now).write(&[&account])?;
+            Journal::new(&tenant, now).write([&account])?;
             Ok(id)
         })
     };
@@ -112,32 +110,36 @@ fn insert(
     now: i64,
     key: (&str, &str),
 ) -> Outcome<i64> {
-    spi::one(
-        "INSERT INTO meterflow.holds (tenant_id, customer_id, currency, amount, meter_key, quantity, expires_at, idempotency_key, body_hash, created_at) \
-         VALUES ($1, $2, $3, $4::numeric, $5, $6::numeric, $7, $8, sha256(convert_to($9, 'UTF8')), $10) \
-         ON CONFLICT ON CONSTRAINT holds_idempotency_key DO NOTHING RETURNING id",
-        &[
-            account.tenant.as_str().into(),
-            account.customer.as_str().into(),
-            account.currency.as_str().into(),
-            money.to_string().into(),
-            meter.into(),
-            quantity.map(Amount::to_string).into(),
-            spi::time(expires_at),
-            key.0.into(),
-            key.1.into(),
-            spi::time(now),
-        ],
-        See::Write,
-        |row| row.int8(0),
-    )?
-    // Looked up under this customer's lock: another customer's, just committed.
-    .ok_or_else(|| used_otherwise(key.0).detail("Another session has used it at this moment, for another customer."))
+    let id = session::next_value(session::relation("holds_id_seq")?);
+    let row = [
+        Cell::Text(&account.tenant),
+        Cell::Int8(id),
+        Cell::Text(&account.customer),
+        Cell::Text(&account.currency),
+        Cell::Numeric(money.into()),
+        meter.into(),
+        quantity.map(NumericOut::from).into(),
+        Cell::Time(expires_at),
+        Cell::Text("open"),
+        Cell::Numeric((&Amount::ZERO).into()),
+        Cell::Null,
+        Cell::Null,
+        Cell::Text(key.0),
+        Cell::Bytes(&sha256(key.1)),
+        Cell::Time(now),
+        Cell::Text(&session::user()),
+    ];
+    or_if_taken(
+        || tables::WRITE_HOLDS.insert([row]),
+        // Looked up under this customer's lock: another customer's, just committed.
+        || used_otherwise(key.0).detail("Another session has used it at this moment, for another customer."),
+    )?;
+    Ok(id)
 }
 
 /// Marks holds that have expired.
 fn sweep(account: &mut Account, now: i64) -> Outcome<()> {
-    if account.totals.held.is_empty() {
+    if !account.expired_holds {
         return Ok(());
     }
     let mut expired: Vec<(Option<String>, Amount)> = Vec::new();
@@ -179,26 +181,25 @@ struct Held {
 }
 
 impl Held {
-    fn read(tenant: &str, hold_id: i64, see: See) -> Outcome<Held> {
-        spi::one(
-            "SELECT customer_id, currency, amount, meter_key, expires_at, created_at, status, captured, transaction_id FROM meterflow.holds WHERE tenant_id = $1 AND id = $2",
-            &[tenant.into(), hold_id.into()],
-            see,
-            |row| {
-                Ok(Held {
-                    customer: row.text(0)?,
-                    currency: row.text(1)?,
-                    amount: stored(row, 2)?,
-                    meter: if row.is_null(3) { None } else { Some(row.text(3)?) },
-                    expires_at: row.time(4)?,
-                    created_at: row.time(5)?,
-                    status: row.text(6)?,
-                    captured: stored(row, 7)?,
-                    transaction: row.get(8),
-                })
-            },
-        )?
-        .ok_or_else(|| {
+    /// In the statement's snapshot.
+    fn read(tenant: &str, hold_id: i64) -> Outcome<Held> {
+        let mut found = None;
+        let terms = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Int8(hold_id))];
+        Reader::open(&tables::HOLDS)?.rows(&terms, |row| {
+            found = Some(Held {
+                customer: row.text(0)?,
+                currency: row.text(1)?,
+                amount: stored(row, 2)?,
+                meter: if row.is_null(3) { None } else { Some(row.text(3)?) },
+                expires_at: row.time(4)?,
+                status: row.text(5)?,
+                captured: stored(row, 6)?,
+                transaction: row.get(7),
+                created_at: row.time(8)?,
+            });
+            Ok(())
+        })?;
+        found.ok_or_else(|| {
             Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no hold {hold_id}"))
                 .detail(format!("Tenant \"{tenant}\" has none with this id."))
                 .hint("SELECT id, customer_id, amount, status FROM meterflow.holds lists them.")
@@ -232,10 +233,10 @@ fn close_hold(
     let tenant = settings::tenant();
     let close = || -> Outcome<Option<i64>> {
         let hold_id = need(verb, "hold_id", hold_id)?;
-        let first = Held::read(&tenant, hold_id, See::Latest)?;
+        let first = spi::in_new_snapshot(|| Held::read(&tenant, hold_id))?;
         let (customer, currency) = (first.customer.clone(), first.currency.clone());
         locked(&tenant, &customer, &currency, Some(first.created_at), |mut account, now| {
-            let held = Held::read(&tenant, hold_id, See::Statement)?;
+            let held = Held::read(&tenant, hold_id)?;
             let spent = match (verb, amount) {
                 ("release", _) => Amount::ZERO,
                 _ if paid_by_usage => Amount::ZERO,
@@ -260,17 +261,21 @@ fn close_hold(
             if held.status == outcome && held.captured == spent {
                 return Ok(held.transaction);
             }
+            // It has let go by itself.
+            if verb == "release" && held.status != "captured" && held.expires_at <= now {
+                return Ok(None);
+            }
             held.must_be_open(hold_id, now)?;
             let minor = account.money(&spent)?;
             let mut journal = Journal::new(&tenant, now);
             let mut transaction = None;
             if minor > 0 {
                 account.let_go(&held.amount, held.meter.as_deref(), held.created_at)?;
-                let meter = held.meter.as_deref();
-                account.set_aside(|lot, wallet| lot.serves(held.created_at, now) && covers(wallet, meter))?;
+                let mut position = Position::of(account)?;
                 let act = Act { kind: "capture", description, hold: Some(hold_id), ..Act::default() };
-                let id = journal.act(&account, &act)?;
-                verbs::capture(&mut account, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;
+                let id = journal.act(&position.account, &act)?;
+                verbs::capture(&mut position, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;
+                account = position.account;
                 transaction = Some(id);
             }
             account
@@ -278,20 +283,11 @@ fn close_hold(
                 .add_held(held.meter.as_deref(), &-held.amount, held.created_at)
                 .map_err(crate::ledger::too_large)?;
             sweep(&mut account, now)?;
-            spi::run(
-                "UPDATE meterflow.holds SET status = $3, captured = $4::numeric, transaction_id = $5, closed_at = $6 WHERE tenant_id = $1 AND id = $2",
-                &[
-                    tenant.as_str().into(),
-                    hold_id.into(),
-                    outcome.into(),
-                    spent.to_string().into(),
-                    transaction.into(),
-                    spi::time(now),
-                ],
-                See::Write,
-                |_| Ok(()),
-            )?;
-            journal.write(&[&account])?;
+            let key = [Value::Text(&tenant), Value::Int8(hold_id)];
+            tables::WRITE_HOLDS.update(&["status", "captured", "transaction_id", "closed_at"], [key], |_, _| {
+                Ok([Cell::Text(outcome), Cell::Numeric((&spent).into()), transaction.into(), Cell::Time(now)])
+            })?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };

@@ -2,9 +2,9 @@
 
 use pgrx::prelude::*;
 
-use crate::core::ledger::{Limit, Lot, Source};
+use crate::core::ledger::{Lot, Source};
 use crate::core::pricing::{Amount, Rounding};
-use crate::ledger::{Account, Act, Given, Journal, Life, Sum, covers, give_back, locked, stored, too_large};
+use crate::ledger::{Account, Act, Given, Journal, Life, Sum, give_back, locked, stored, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
 use crate::pg::settings;
@@ -20,7 +20,7 @@ struct Grant {
     currency: String,
     transaction: i64,
     remaining: Amount,
-    life: Life,
+    effective_at: i64,
     lasting: Option<Life>,
 }
 
@@ -62,63 +62,47 @@ impl Grant {
                 currency: account.currency.clone(),
                 transaction: row.int8(2)?,
                 remaining: stored(row, 3)?,
-                life,
+                effective_at: life.effective_at,
                 lasting: row.bool(4)?.then_some(life),
             })
         })?
         .ok_or_else(|| Fail::corrupt(format!("the credit grant of {id} is gone")))
     }
 
-    /// An error when holds rely on the sum that would be taken of it: without it, more of them would be missing than
-    /// wallets may owe.
-    fn free(&self, account: &Account, sum: Sum) -> Outcome<()> {
+    /// An error when holds have set aside what would be taken.
+    fn free(&self, account: &Account, amount: &Amount) -> Outcome<()> {
         if account.held.is_empty() {
             return Ok(());
         }
-        let mut without = account.clone();
-        let of_it = |lot: &&mut Lot| match (lot.source, self.lasting) {
+        let (mut with, mut without) = (account.clone(), account.clone());
+        let lots = &mut without.purse.lots;
+        let own = |lot: &&mut Lot| match (lot.source, self.lasting) {
             (Source::Grant(id), _) => id == self.id,
             (Source::Lasting, Some(life)) => {
                 (lot.wallet, lot.priority, lot.promotional) == (self.wallet, life.priority, life.promotional)
             }
             _ => false,
         };
-        // One that had expired before the first of the holds is not there, and nothing relies on it.
-        let Some(lot) = without.purse.lots.iter_mut().find(of_it) else { return Ok(()) };
-        lot.remaining = lot.remaining.checked_sub(&sum.amount).map_err(too_large)?;
-        let (before, after) = (account.clone().set_aside(|_, _| true)?, without.set_aside(|_, _| true)?);
-        if after > before && may_owe(account)?.is_some_and(|room| after > room) {
-            let held: i128 = account.held.iter().map(|held| held.minor).sum();
+        if let Some(lot) = lots.iter_mut().find(own) {
+            lot.remaining = lot.remaining.checked_sub(amount).map_err(too_large)?;
+        }
+        // What no credit is set aside for stands on what a postpaid wallet may owe.
+        let (with, without) = (with.set_aside()?, without.set_aside()?);
+        if without > with && without > account.may_owe()? {
             return Err(Fail::new(
                 SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("credit grant {} is set aside by holds", self.id),
             )
             .detail(format!(
-                "Of {} {} that customer \"{}\" has, holds have {}.",
-                account.shown(account.purse.left(|_| true).map_err(too_large)?),
+                "Without it, {} {} of what holds of customer \"{}\" have set aside would not be there.",
+                account.shown(without - with),
                 self.currency,
-                self.customer,
-                account.shown(held)
+                self.customer
             ))
             .hint("Release the holds first, or wait until they expire."));
         }
         Ok(())
     }
-}
-
-/// How far wallets that pay for anything can still go below zero, in minor units; None: without limit.
-fn may_owe(account: &Account) -> Outcome<Option<i128>> {
-    let mut room = 0;
-    for (place, wallet) in account.purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet, None)) {
-        match wallet.limit {
-            Limit::Unlimited => return Ok(None),
-            Limit::Of(limit) => {
-                let owed = account.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
-                room += (account.money(&limit)? - owed).max(0);
-            }
-        }
-    }
-    Ok(Some(room))
 }
 
 /// Ends a grant before its time: what is left of it goes to `voids` or to `breakage`. Returns the transaction.
@@ -138,8 +122,7 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             let grant = Grant::read(&account, "id", grant_id)?;
             let (kind, to) = if verb == "void_grant" { ("void", "voids") } else { ("expiry", "breakage") };
             let minor = account.purse.minor(grant.wallet, &grant.remaining, Rounding::Down).map_err(too_large)?;
-            let sum = Sum { amount: grant.remaining, minor };
-            grant.free(&account, sum)?;
+            grant.free(&account, &grant.remaining)?;
             if grant.remaining.is_zero() {
                 return Err(Fail::new(
                     SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -158,10 +141,11 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             };
             let transaction = journal.act(&account, &act)?;
             let lot = (grant.id, grant.lasting);
+            let sum = Sum { amount: grant.remaining, minor };
             // Of a grant to come: when it would have begun.
-            let when = now.max(grant.life.effective_at);
+            let when = now.max(grant.effective_at);
             journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, when)?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };
@@ -214,7 +198,7 @@ fn refund_transaction(
                     .filter(|given| given.is_positive() && given.shortest().scale() <= account.purse.digits);
                 let minor = given.map(|given| account.money(&given)).transpose()?;
                 minor.filter(|minor| *minor <= most).ok_or_else(|| {
-                    Fail::parameter("more would be refunded than is left to refund")
+                    Fail::parameter("a refund takes back a part or all of what is left")
                         .detail(format!("{} is asked for, {} {currency} is left.", amount.text(), account.shown(most)))
                         .hint("Leave the amount out to refund all that is left.")
                 })
@@ -240,19 +224,26 @@ fn refund_transaction(
                         Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
                     }
                 };
-                let sum = Sum { amount: part, minor };
-                grant.free(&account, sum)?;
+                grant.free(&account, &part)?;
                 let transaction = journal.act(&account, &act)?;
-                let (lot, when) = ((grant.id, grant.lasting), now.max(grant.life.effective_at));
-                journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, "payments", when)?;
-                journal.write(&[&account])?;
+                let lot = (grant.id, grant.lasting);
+                journal.of_grant(
+                    &mut account,
+                    transaction,
+                    grant.wallet,
+                    lot,
+                    -Sum { amount: part, minor },
+                    "payments",
+                    now.max(grant.effective_at),
+                )?;
+                journal.write([&account])?;
                 return Ok(transaction);
             }
             let given = Given::of(&account, transaction_id)?;
             let minor = nothing_left(minor(given.iter().map(|part| part.minor).sum())?, transaction_id)?;
             let transaction = journal.act(&account, &act)?;
             give_back(&mut account, &mut journal, transaction, &given, minor, "revenue")?;
-            journal.write(&[&account])?;
+            journal.write([&account])?;
             Ok(transaction)
         })
     };

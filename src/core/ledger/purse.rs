@@ -63,7 +63,7 @@ pub struct Wallet {
     pub limit: Limit,
     /// What it owes, in its unit: 0 or more.
     pub overdraft: Amount,
-    /// When it was last made to owe more.
+    /// When that last became more; of one that owes nothing it says nothing.
     pub owes_since: i64,
 }
 
@@ -130,19 +130,19 @@ impl Purse {
 
     /// Lets grants that have begun pay what their wallets owe, in the order in which they began; returns what they paid.
     ///
-    /// Whoever writes does this first, and a wallet owes only when no credit of it lives. So where it owes and a grant of it
-    /// has credit left, the grant began after that, and the wallet owed then what it owes now: the grant pays at its start,
-    /// even if it has expired since. Or it had expired before, and pays nothing.
+    /// Whoever writes does this first, and a wallet only comes to owe when nothing of it is left that lives. So a grant
+    /// that has credit left began after that, and paid at its start, even if it has expired since; or it was dead then,
+    /// and what it has left is none of this debt's.
     pub fn settle(&mut self) -> Result<Vec<Taken>, QuantityError> {
         let mut paid = Vec::new();
         if self.wallets.iter().all(|wallet| wallet.overdraft.is_zero()) {
             return Ok(paid);
         }
-        let began = |lot: &Lot| {
+        let pays = |lot: &Lot| {
             lot.is_live(self.as_of)
                 || (lot.effective_at <= self.as_of && lot.effective_at > self.wallets[lot.wallet].owes_since)
         };
-        let mut order: Vec<usize> = (0..self.lots.len()).filter(|lot| began(&self.lots[*lot])).collect();
+        let mut order: Vec<usize> = (0..self.lots.len()).filter(|lot| pays(&self.lots[*lot])).collect();
         order.sort_by_key(|lot| (self.lots[*lot].effective_at, *lot));
         for place in order {
             let lot = &self.lots[place];
@@ -191,6 +191,15 @@ impl Purse {
         Ok(Taken { lot: place, amount, minor })
     }
 
+    /// Puts back what was taken.
+    pub fn put_back(&mut self, taken: &[Taken]) -> Result<(), QuantityError> {
+        for taken in taken {
+            let lot = &mut self.lots[taken.lot];
+            lot.remaining = lot.remaining.checked_add(&taken.amount)?;
+        }
+        Ok(())
+    }
+
     /// Takes minor units for a debt that has this time, in burn order of the lots that can pay; returns what is missing.
     pub fn burn(
         &mut self,
@@ -204,25 +213,21 @@ impl Purse {
     }
 
     /// As [`Purse::burn`], from the other end: for what is only set aside, so that what burns now has the first lots.
-    /// Before them what fewer debts can use: lots that are not `wanted` for what burns now, that have expired (these as
-    /// they did: older debts can use more of them), and of wallets that are not `open` to all.
+    /// Before them what fewer debts can use: lots that have expired, as they did, and of wallets that are not `open` to all.
     pub fn reserve(
         &mut self,
         minor: i128,
         debt: i64,
         covers: impl Fn(&Wallet) -> bool,
-        wanted: impl Fn(&Lot, &Wallet) -> bool,
         open: impl Fn(&Wallet) -> bool,
-        taken: &mut Vec<Taken>,
     ) -> Result<i128, QuantityError> {
         let mut places: Vec<usize> = (0..self.lots.len()).rev().collect();
         places.sort_by_key(|place| {
             let lot = &self.lots[*place];
-            let wallet = &self.wallets[lot.wallet];
             let live = lot.is_live(self.as_of);
-            (wanted(lot, wallet), live, open(wallet), if live { 0 } else { lot.expires_at })
+            (live, open(&self.wallets[lot.wallet]), if live { 0 } else { lot.expires_at })
         });
-        self.burn_places(places.into_iter(), minor, debt, covers, taken)
+        self.burn_places(places.into_iter(), minor, debt, covers, &mut Vec::new())
     }
 
     fn burn_places(

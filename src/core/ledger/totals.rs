@@ -33,7 +33,7 @@ pub struct Overdraft {
     pub wallet: i64,
     #[serde(with = "text")]
     pub amount: Amount,
-    /// When it was last made to owe more; Unix microseconds.
+    /// When it last became more; Unix microseconds.
     pub since: i64,
 }
 
@@ -65,6 +65,7 @@ impl Totals {
         Ok(())
     }
 
+    /// `now`: when it changes.
     pub fn add_overdraft(&mut self, wallet: i64, change: &Amount, now: i64) -> Result<(), QuantityError> {
         match self.overdrafts.iter_mut().find(|sum| sum.wallet == wallet) {
             Some(sum) => {

@@ -1,0 +1,569 @@
+//! Rows of the extension's own tables, written one by one with all their indexes, but without a plan. Of the time that
+//! an INSERT of one row takes as a query, most goes into making it ready: each time the executor starts, it reads the
+//! table's constraints from text. And where rows are found by joining a list, a plan made when the table was small goes
+//! through all of it for ever.
+//!
+//! # What a query does instead
+//! `Writer::open` gives none, and the same row is written by a query,
+//! - where the caller may not write the whole table: the query knows of columns, and says no as queries do;
+//! - where a policy applies to the caller, or a trigger to what is done;
+//! - where the table has a column that its version of meterflow does not know.
+//!
+//! # What stays as in a query
+//! Locks, identities, indexes (unique ones wait and raise their error), TOAST, WAL, what a standby and a subscription see,
+//! serializable's checks, statistics.
+//!
+//! # What is left out
+//! CHECK and NOT NULL. Verbs compute what is written here, and what they compute meets them; the proof is
+//! tests/pg_regress/sql/71_ledger.sql, which has the same rows written by queries, under a trigger, and compares.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+
+use super::bulk;
+use super::error::{Fail, Outcome, SqlState};
+use super::lock;
+use super::numeric::NumericOut;
+use super::scan;
+use super::session;
+use super::spi::{self, Row, See};
+
+/// A table that is written to.
+pub struct Target {
+    pub name: &'static str,
+    /// All columns that it has.
+    pub columns: &'static [(&'static str, Kind)],
+    /// The index that finds a row, and its columns.
+    pub index: &'static str,
+    pub key: &'static [&'static str],
+}
+
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Text,
+    Json,
+    Bytes,
+    Int2,
+    Int4,
+    Int8,
+    Bool,
+    Time,
+    Numeric,
+}
+
+impl Kind {
+    fn oid(self) -> pg_sys::Oid {
+        match self {
+            Kind::Text => pg_sys::TEXTOID,
+            Kind::Json => pg_sys::JSONOID,
+            Kind::Bytes => pg_sys::BYTEAOID,
+            Kind::Int2 => pg_sys::INT2OID,
+            Kind::Int4 => pg_sys::INT4OID,
+            Kind::Int8 => pg_sys::INT8OID,
+            Kind::Bool => pg_sys::BOOLOID,
+            Kind::Time => pg_sys::TIMESTAMPTZOID,
+            Kind::Numeric => pg_sys::NUMERICOID,
+        }
+    }
+}
+
+/// A value of a column; JSON is text.
+#[derive(Clone, Copy)]
+pub enum Cell<'a> {
+    Null,
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    Int2(i16),
+    Int4(i32),
+    Int8(i64),
+    Bool(bool),
+    /// Unix microseconds.
+    Time(i64),
+    Numeric(NumericOut),
+}
+
+impl<'a, T> From<Option<T>> for Cell<'a>
+where
+    Cell<'a>: From<T>,
+{
+    fn from(value: Option<T>) -> Cell<'a> {
+        value.map_or(Cell::Null, Cell::from)
+    }
+}
+
+macro_rules! cells {
+    ($($type:ty => $cell:ident),*) => {
+        $(
+            impl<'a> From<$type> for Cell<'a> {
+                fn from(value: $type) -> Cell<'a> {
+                    Cell::$cell(value)
+                }
+            }
+        )*
+    };
+}
+
+cells!(&'a str => Text, &'a [u8] => Bytes, i16 => Int2, i32 => Int4, i64 => Int8, bool => Bool, NumericOut => Numeric);
+
+impl Cell<'_> {
+    /// In the current memory context.
+    fn datum(&self) -> pg_sys::Datum {
+        use pg_sys::Datum;
+        // SAFETY: copies the bytes, as text or bytea, which are laid out alike.
+        let copy = |bytes: &[u8]| unsafe {
+            Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32))
+        };
+        match self {
+            Cell::Null => Datum::from(0),
+            Cell::Text(text) => copy(text.as_bytes()),
+            Cell::Bytes(bytes) => copy(bytes),
+            Cell::Int2(n) => Datum::from(*n),
+            Cell::Int4(n) => Datum::from(*n),
+            Cell::Int8(n) => Datum::from(*n),
+            Cell::Bool(flag) => Datum::from(*flag),
+            Cell::Time(at) => Datum::from(super::datum::pg_micros(*at)),
+            Cell::Numeric(numeric) => numeric.datum(),
+        }
+    }
+
+    /// As an argument of a query.
+    fn argument<'b>(&self, kind: Kind) -> DatumWithOid<'b> {
+        match self {
+            Cell::Null => DatumWithOid::null_oid(kind.oid()),
+            // SAFETY: a value of the column's kind, as every row has it there.
+            _ => unsafe { DatumWithOid::new(self.datum(), kind.oid()) },
+        }
+    }
+}
+
+/// What is done to a table.
+#[derive(Clone, Copy)]
+enum Deed {
+    Insert,
+    /// Of these columns.
+    Update(&'static [&'static str]),
+}
+
+impl Target {
+    /// Inserts rows, each with a value for every column.
+    pub fn insert<'a, const WIDTH: usize>(&self, rows: impl IntoIterator<Item = [Cell<'a>; WIDTH]>) -> Outcome<()> {
+        debug_assert!(WIDTH == self.columns.len());
+        match Writer::open(self, Deed::Insert)? {
+            Some(mut writer) => rows.into_iter().for_each(|row| writer.insert(&row)),
+            None => {
+                let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
+                let values: Vec<String> = (1..=WIDTH).map(|n| format!("${n}")).collect();
+                let sql = format!(
+                    "INSERT INTO meterflow.{} ({}) OVERRIDING SYSTEM VALUE VALUES ({})",
+                    self.name,
+                    names.join(", "),
+                    values.join(", ")
+                );
+                for row in rows {
+                    let args: Vec<DatumWithOid<'_>> =
+                        row.iter().zip(self.columns).map(|(cell, (_, kind))| cell.argument(*kind)).collect();
+                    spi::run(&sql, &args, See::Write, |_| Ok(()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes columns of rows that the caller has locked, by their key, one after the other: `change` gets what all the
+    /// columns are now, in the order in which the target names them. Returns how many of the rows were there.
+    pub fn update<'k, 'c, const KEYS: usize, const CHANGES: usize>(
+        &self,
+        columns: &'static [&'static str],
+        rows: impl IntoIterator<Item = [scan::Value<'k>; KEYS]>,
+        mut change: impl FnMut(&[scan::Value<'k>; KEYS], &Row<'_>) -> Outcome<[Cell<'c>; CHANGES]>,
+    ) -> Outcome<u64> {
+        debug_assert!(KEYS == self.key.len() && CHANGES == columns.len());
+        let mut changed = 0;
+        match Writer::open(self, Deed::Update(columns))? {
+            Some(mut writer) => {
+                for key in rows {
+                    changed += u64::from(writer.update(&key, |row| change(&key, row))?);
+                }
+            }
+            None => {
+                let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
+                let by = |first: usize| -> String {
+                    let terms = self.key.iter().enumerate().map(|(n, column)| format!("{column} = ${}", first + n));
+                    terms.collect::<Vec<_>>().join(" AND ")
+                };
+                let read = format!("SELECT {} FROM meterflow.{} WHERE {}", names.join(", "), self.name, by(1));
+                let sets: Vec<String> =
+                    columns.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
+                let write =
+                    format!("UPDATE meterflow.{} SET {} WHERE {}", self.name, sets.join(", "), by(columns.len() + 1));
+                for key in rows {
+                    let args: Vec<DatumWithOid<'_>> = key.iter().map(scan::argument).collect();
+                    let Some(cells) = spi::one(&read, &args, See::Write, |row| change(&key, row))? else { continue };
+                    let kinds = columns.iter().filter_map(|name| self.columns.iter().find(|(known, _)| known == name));
+                    let mut args: Vec<DatumWithOid<'_>> =
+                        cells.iter().zip(kinds).map(|(cell, (_, kind))| cell.argument(*kind)).collect();
+                    args.extend(key.iter().map(scan::argument));
+                    changed += spi::run(&write, &args, See::Write, |_| Ok(()))?;
+                }
+            }
+        }
+        Ok(changed)
+    }
+}
+
+impl Target {
+    /// Locks the row with a key for the rest of the transaction, as SELECT FOR NO KEY UPDATE does; false: there is none.
+    pub fn lock(&self, key: &[scan::Value<'_>]) -> Outcome<bool> {
+        let oid = session::relation(self.name)?;
+        if !may(oid, Deed::Update(&[])) {
+            let terms: Vec<String> =
+                self.key.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
+            let sql = format!("SELECT FROM meterflow.{} WHERE {} FOR NO KEY UPDATE", self.name, terms.join(" AND "));
+            let args: Vec<DatumWithOid<'_>> = key.iter().map(scan::argument).collect();
+            return Ok(spi::run(&sql, &args, See::Write, |_| Ok(()))? > 0);
+        }
+        // SAFETY: what is opened is closed here, or by the abort that an ERROR leads to; the tuple's header lives while it
+        // is asked for, and the buffer that comes back pinned is released.
+        unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"SELECT FOR NO KEY UPDATE".as_ptr());
+            let rel = pg_sys::table_open(oid, pg_sys::RowShareLock as pg_sys::LOCKMODE);
+            let index = pg_sys::index_open(session::relation(self.index)?, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let slot = pg_sys::table_slot_create(rel, std::ptr::null_mut());
+            let locked = loop {
+                lock::command_done();
+                // Under READ COMMITTED a new one; above it that of the transaction, beyond which nothing may have changed.
+                let Some(tid) = find(rel, index, slot, key, pg_sys::GetTransactionSnapshot()) else { break false };
+                let mut tuple = pg_sys::HeapTupleData { t_self: tid, ..Default::default() };
+                let (mut buffer, mut failure) = (0, pg_sys::TM_FailureData::default());
+                let result = pg_sys::heap_lock_tuple(
+                    rel,
+                    &mut tuple,
+                    pg_sys::GetCurrentCommandId(true),
+                    pg_sys::LockTupleMode::LockTupleNoKeyExclusive,
+                    pg_sys::LockWaitPolicy::LockWaitBlock,
+                    false,
+                    &mut buffer,
+                    &mut failure,
+                );
+                pg_sys::ReleaseBuffer(buffer);
+                match result {
+                    pg_sys::TM_Result::TM_Ok => break true,
+                    // By another transaction, while we waited for it.
+                    pg_sys::TM_Result::TM_Updated | pg_sys::TM_Result::TM_Deleted => {}
+                    other => return Err(Fail::corrupt(format!("a row of {} can not be locked: {other}", self.name))),
+                }
+                if !lock::is_read_committed() {
+                    return Err(Fail::new(
+                        SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                        "could not serialize access due to concurrent update",
+                    )
+                    .hint("Retry the transaction."));
+                }
+            };
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+            Ok(locked)
+        }
+    }
+}
+
+/// The row with a key that a snapshot sees. It stays in the slot, pinned.
+///
+/// SAFETY: the relations are open, and the slot is of the table.
+unsafe fn find(
+    rel: pg_sys::Relation,
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    key: &[scan::Value<'_>],
+    snapshot: pg_sys::Snapshot,
+) -> Option<pg_sys::ItemPointerData> {
+    // SAFETY: by contract; the snapshot is registered by being pushed, and popped here or with the transaction.
+    unsafe {
+        let keys: Vec<pg_sys::ScanKeyData> =
+            key.iter().enumerate().map(|(n, value)| scan::scan_key(&(n, scan::Is::Equal, *value))).collect();
+        pg_sys::PushActiveSnapshot(snapshot);
+        let scan = scan::begin_scan(rel, index, pg_sys::GetActiveSnapshot(), keys.len() as i32);
+        pg_sys::index_rescan(scan, keys.as_ptr().cast_mut(), keys.len() as i32, std::ptr::null_mut(), 0);
+        let there = pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+        pg_sys::index_endscan(scan);
+        pg_sys::PopActiveSnapshot();
+        there.then(|| (*slot).tts_tid)
+    }
+}
+
+struct Writer {
+    rel: pg_sys::Relation,
+    indexes: Option<Indexes>,
+    /// A row to be written.
+    slot: *mut pg_sys::TupleTableSlot,
+    /// Where the target's columns stand, and which of these change.
+    places: Vec<usize>,
+    changes: Vec<usize>,
+    /// What finds a row to be updated.
+    index: pg_sys::Relation,
+    found: *mut pg_sys::TupleTableSlot,
+}
+
+/// What enters a row into all indexes of its table. Most updates need none: they are made only when one does.
+struct Indexes {
+    estate: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+}
+
+impl Writer {
+    fn open(target: &Target, deed: Deed) -> Outcome<Option<Writer>> {
+        let oid = session::relation(target.name)?;
+        // SAFETY: the relation, an index and the slots are opened here and closed in drop, or by the abort that an ERROR
+        // leads to.
+        unsafe {
+            let rel = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let Some(places) = places(rel, target).filter(|_| may(oid, deed) && !has_trigger(rel, deed)) else {
+                pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+                return Ok(None);
+            };
+            let (mut index, mut found, mut changes) = (std::ptr::null_mut(), std::ptr::null_mut(), Vec::new());
+            if let Deed::Update(columns) = deed {
+                index =
+                    pg_sys::index_open(session::relation(target.index)?, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+                found = pg_sys::table_slot_create(rel, std::ptr::null_mut());
+                changes = bulk::places((*rel).rd_att, columns)?;
+            }
+            pg_sys::PreventCommandIfReadOnly(if matches!(deed, Deed::Insert) { c"INSERT" } else { c"UPDATE" }.as_ptr());
+            let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &pg_sys::TTSOpsVirtual);
+            Ok(Some(Writer { rel, indexes: None, slot, places, changes, index, found }))
+        }
+    }
+
+    fn insert(&mut self, row: &[Cell<'_>]) {
+        // SAFETY: the slot has room for all columns of the table, of which each gets a value or a null; datums live in the
+        // current memory context until the tuple is made of them.
+        unsafe {
+            self.empty();
+            for (cell, place) in row.iter().zip(&self.places) {
+                *(*self.slot).tts_isnull.add(*place) = matches!(cell, Cell::Null);
+                *(*self.slot).tts_values.add(*place) = cell.datum();
+            }
+            pg_sys::ExecStoreVirtualTuple(self.slot);
+            pg_sys::simple_table_tuple_insert(self.rel, self.slot);
+            self.index(false, false);
+        }
+    }
+
+    /// Whether there is a row with the key.
+    fn update<'c, const CHANGES: usize>(
+        &mut self,
+        key: &[scan::Value<'_>],
+        change: impl FnOnce(&Row<'_>) -> Outcome<[Cell<'c>; CHANGES]>,
+    ) -> Outcome<bool> {
+        lock::command_done();
+        // SAFETY: the snapshot sees what this transaction has written up to the command before. The row that is found stays
+        // pinned in its slot until the new one has been made of its values and the datums.
+        unsafe {
+            if find(self.rel, self.index, self.found, key, pg_sys::GetLatestSnapshot()).is_none() {
+                return Ok(false);
+            }
+            let width = (*(*self.rel).rd_att).natts as usize;
+            pg_sys::slot_getsomeattrs_int(self.found, width as i32);
+            self.empty();
+            std::ptr::copy_nonoverlapping((*self.found).tts_values, (*self.slot).tts_values, width);
+            std::ptr::copy_nonoverlapping((*self.found).tts_isnull, (*self.slot).tts_isnull, width);
+            let old: (Vec<pg_sys::Datum>, Vec<bool>) = self
+                .places
+                .iter()
+                .map(|place| (*(*self.found).tts_values.add(*place), *(*self.found).tts_isnull.add(*place)))
+                .unzip();
+            for (cell, place) in change(&Row::of(&old.0, &old.1))?.iter().zip(&self.changes) {
+                *(*self.slot).tts_isnull.add(*place) = matches!(cell, Cell::Null);
+                *(*self.slot).tts_values.add(*place) = cell.datum();
+            }
+            pg_sys::ExecStoreVirtualTuple(self.slot);
+            self.replace();
+            Ok(true)
+        }
+    }
+
+    /// Puts the row of the slot in the place of the one that was found.
+    ///
+    /// SAFETY: both slots hold rows of the table, and nobody else may change the one that was found.
+    unsafe fn replace(&mut self) {
+        // SAFETY: by contract. Before PostgreSQL 16, indexes were all concerned or none.
+        unsafe {
+            let (tid, snapshot) = (&raw mut (*self.found).tts_tid, pg_sys::GetActiveSnapshot());
+            #[cfg(feature = "pg15")]
+            {
+                let mut concerned = false;
+                pg_sys::simple_table_tuple_update(self.rel, tid, self.slot, snapshot, &mut concerned);
+                if concerned {
+                    self.index(true, false);
+                }
+            }
+            #[cfg(not(feature = "pg15"))]
+            {
+                let mut concerned = pg_sys::TU_UpdateIndexes::TU_None;
+                pg_sys::simple_table_tuple_update(self.rel, tid, self.slot, snapshot, &mut concerned);
+                if concerned != pg_sys::TU_UpdateIndexes::TU_None {
+                    self.index(true, concerned == pg_sys::TU_UpdateIndexes::TU_Summarizing);
+                }
+            }
+        }
+    }
+
+    /// Enters the row of the slot into the table's indexes.
+    ///
+    /// SAFETY: the row has just been written.
+    unsafe fn index(&mut self, update: bool, only_summarizing: bool) {
+        let rel = self.rel;
+        // SAFETY: the relation is open and stays so.
+        let indexes = self.indexes.get_or_insert_with(|| unsafe { Indexes::of(rel) });
+        // SAFETY: by contract.
+        unsafe { indexes.enter(self.slot, update, only_summarizing) }
+    }
+
+    /// SAFETY: the slot is a virtual one: what it points to is not its own.
+    unsafe fn empty(&mut self) {
+        // SAFETY: by contract; a virtual slot has a clear callback like any other.
+        unsafe {
+            if let Some(clear) = (*(*self.slot).tts_ops).clear {
+                clear(self.slot);
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // SAFETY: closes what open opened; while an ERROR unwinds, the transaction's abort does it.
+        unsafe {
+            if std::thread::panicking() {
+                return;
+            }
+            self.indexes = None;
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            if !self.index.is_null() {
+                pg_sys::ExecDropSingleTupleTableSlot(self.found);
+                pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            }
+            pg_sys::table_close(self.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+impl Indexes {
+    /// SAFETY: the relation is open, and closed only after this.
+    unsafe fn of(rel: pg_sys::Relation) -> Indexes {
+        // SAFETY: by contract; closed in drop, or by the abort that an ERROR leads to. A ResultRelInfo that stands in no
+        // range table is what triggers on other tables and subscriptions use.
+        unsafe {
+            let estate = pg_sys::CreateExecutorState();
+            let previous = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+            let result: *mut pg_sys::ResultRelInfo = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast();
+            pg_sys::InitResultRelInfo(result, rel, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(result, false);
+            pg_sys::MemoryContextSwitchTo(previous);
+            Indexes { estate, result }
+        }
+    }
+
+    /// SAFETY: the slot holds a row that has just been written to the table.
+    unsafe fn enter(&mut self, slot: *mut pg_sys::TupleTableSlot, update: bool, only_summarizing: bool) {
+        let (no_conflict, no_arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: by contract; without arbiters a row that a unique index has already is an ERROR, and no list comes back
+        // but of deferred constraints, which ours are not. What predicates allocate goes with the row.
+        unsafe {
+            #[cfg(feature = "pg15")]
+            {
+                let _ = only_summarizing;
+                pg_sys::ExecInsertIndexTuples(self.result, slot, self.estate, update, false, no_conflict, no_arbiters);
+            }
+            #[cfg(not(feature = "pg15"))]
+            pg_sys::ExecInsertIndexTuples(
+                self.result,
+                slot,
+                self.estate,
+                update,
+                false,
+                no_conflict,
+                no_arbiters,
+                only_summarizing,
+            );
+            let context = (*self.estate).es_per_tuple_exprcontext;
+            if !context.is_null() {
+                pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+            }
+        }
+    }
+}
+
+impl Drop for Indexes {
+    fn drop(&mut self) {
+        // SAFETY: closes what `of` opened; while an ERROR unwinds, the transaction's abort does it.
+        unsafe {
+            if !std::thread::panicking() {
+                pg_sys::ExecCloseIndices(self.result);
+                pg_sys::FreeExecutorState(self.estate);
+            }
+        }
+    }
+}
+
+/// Where the target's columns stand; None when the table has others, or of other types.
+///
+/// SAFETY: the relation is open.
+unsafe fn places(rel: pg_sys::Relation, target: &Target) -> Option<Vec<usize>> {
+    let names: Vec<&str> = target.columns.iter().map(|(name, _)| *name).collect();
+    // SAFETY: by contract.
+    unsafe {
+        let desc = (*rel).rd_att;
+        let places = bulk::places(desc, &names).ok()?;
+        let of_kind =
+            |(place, column): (&usize, &(&str, Kind))| bulk::attribute(desc, *place).atttypid == column.1.oid();
+        let as_known = (*desc).natts as usize == places.len() && places.iter().zip(target.columns).all(of_kind);
+        as_known.then_some(places)
+    }
+}
+
+/// Whether the caller may do it to the whole table.
+fn may(oid: pg_sys::Oid, deed: Deed) -> bool {
+    let rights = match deed {
+        Deed::Insert => pg_sys::ACL_INSERT,
+        Deed::Update(_) => pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT,
+    };
+    // SAFETY: syscache look-ups for the current user.
+    unsafe {
+        let (user, rights) = (pg_sys::GetUserId(), pg_sys::AclMode::from(rights));
+        let has = pg_sys::pg_class_aclmask(oid, user, rights, pg_sys::AclMaskHow::ACLMASK_ALL) == rights;
+        let policy = pg_sys::check_enable_rls(oid, pg_sys::InvalidOid, true);
+        has && policy != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
+}
+
+/// Whether a trigger would fire. Ours that keep facts from being changed are for columns that no verb changes.
+///
+/// SAFETY: the relation is open.
+unsafe fn has_trigger(rel: pg_sys::Relation, deed: Deed) -> bool {
+    const DISABLED: std::ffi::c_char = b'D' as std::ffi::c_char;
+    // SAFETY: by contract; a trigger of columns has as many numbers as it says.
+    unsafe {
+        let triggers = (*rel).trigdesc;
+        if triggers.is_null() {
+            return false;
+        }
+        let list = std::slice::from_raw_parts((*triggers).triggers, (*triggers).numtriggers as usize);
+        list.iter().filter(|trigger| trigger.tgenabled != DISABLED).any(|trigger| match deed {
+            Deed::Insert => trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_INSERT != 0,
+            Deed::Update(columns) => {
+                let of = match trigger.tgnattr {
+                    0 => &[],
+                    count => std::slice::from_raw_parts(trigger.tgattr, count as usize),
+                };
+                let named = |place: &i16| {
+                    let attribute = bulk::attribute((*rel).rd_att, *place as usize - 1);
+                    let name = std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr());
+                    columns.iter().any(|column| name.to_bytes() == column.as_bytes())
+                };
+                trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_UPDATE != 0 && (of.is_empty() || of.iter().any(named))
+            }
+        })
+    }
+}
