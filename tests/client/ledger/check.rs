@@ -41,7 +41,9 @@ impl Replay {
                     assert_eq!((text(row, 5).as_str(), number(row, 6)), ("captured", 0), "{done:?}");
                 }
                 Act::Release { hold } if done.came_of_it[0].is_ok() => {
-                    assert_eq!(text(&found.holds[hold], 5), "released", "{done:?}");
+                    // What has expired has let go by itself.
+                    let row = &found.holds[hold];
+                    assert!(text(row, 5) == "released" || number(row, 4) <= done.acknowledged, "{done:?}");
                 }
                 Act::Void { invoice } if done.came_of_it[0].is_ok() => {
                     assert_eq!(text(&found.invoices[invoice], 2), "void", "{done:?}");
@@ -82,8 +84,7 @@ impl Replay {
             for rule in self.rules.iter().filter(|rule| rule.customer == customer) {
                 rule.give(&mut account, at);
             }
-            let (open, unpaid) = (self.open(customer, at), self.unpaid(customer, at));
-            let (shares, _) = account.position(&open, unpaid, at, |_| true);
+            let (shares, _) = account.position(&self.debts(customer, at), at, |_| true);
             assert_eq!(found.len(), account.wallets.len());
             for row in found {
                 let place = self.wallet(customer, number(&row, 1));
