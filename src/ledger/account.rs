@@ -83,7 +83,17 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
 
 /// Locks the credit of a customer if there is any.
 pub fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
-    tables::WRITE_TOTALS.lock(&[Value::Text(tenant), Value::Text(customer), Value::Text(currency)])
+    lock_all(tenant, [customer], currency).map(|locked| locked == [true])
+}
+
+/// Locks the credit of customers, who are given in order of their ids; says of each whether there is any.
+pub fn lock_all<'a>(
+    tenant: &'a str,
+    customers: impl IntoIterator<Item = &'a str>,
+    currency: &'a str,
+) -> Outcome<Vec<bool>> {
+    let key = |customer| [Value::Text(tenant), Value::Text(customer), Value::Text(currency)];
+    tables::WRITE_TOTALS.lock(customers.into_iter().map(key))
 }
 
 /// The tables that credit is read from, open in the statement's snapshot.

@@ -347,13 +347,20 @@ impl Journal {
         self.write_entries()?;
         let taken = self.write_grants()?;
         self.write_taken(&taken)?;
+        let mut totals = Vec::new();
         for account in accounts {
-            let totals = serde_json::to_string(&account.totals)
+            let json = serde_json::to_string(&account.totals)
                 .map_err(|error| Fail::corrupt(format!("totals as JSON: {error}")))?;
+            totals.push((account, json));
+        }
+        let rows = totals.iter().map(|(account, json)| {
             let who = [Value::Text(&self.tenant), Value::Text(&account.customer), Value::Text(&account.currency)];
-            if tables::WRITE_TOTALS.update(&["totals"], [who], |_, _| Ok([Cell::Text(&totals)]))? == 0 {
-                return Err(Fail::corrupt(format!("the totals of customer \"{}\" are gone", account.customer)));
-            }
+            (who, json.as_str())
+        });
+        let changed = tables::WRITE_TOTALS.update(&["totals"], rows, |json, _| Ok([Cell::Text(json)]))?;
+        if changed != totals.len() as u64 {
+            let customers: Vec<&str> = totals.iter().map(|(account, _)| account.customer.as_str()).collect();
+            return Err(Fail::corrupt("totals that were locked are gone").detail(format!("Of {customers:?}.")));
         }
         Ok(())
     }
@@ -452,14 +459,10 @@ impl Journal {
         if taken.is_empty() {
             return Ok(());
         }
-        let keys = taken.keys().map(|id| [Value::Text(&self.tenant), Value::Int8(*id)]);
-        let changed = tables::WRITE_GRANTS.update(&["remaining", "spent"], keys, |key, row| {
-            let used = match key {
-                [_, Value::Int8(id)] => taken.get(id).copied().unwrap_or_default(),
-                _ => Amount::ZERO,
-            };
+        let rows = taken.iter().map(|(id, used)| ([Value::Text(&self.tenant), Value::Int8(*id)], used));
+        let changed = tables::WRITE_GRANTS.update(&["remaining", "spent"], rows, |used, row| {
             let shown = row.require::<NumericIn<'_>>(tables::REMAINING)?.decimals();
-            let remaining = stored(row, tables::REMAINING)?.checked_sub(&used).map_err(too_large)?;
+            let remaining = stored(row, tables::REMAINING)?.checked_sub(used).map_err(too_large)?;
             Ok([Cell::Numeric(NumericOut::with_decimals(&remaining, shown)), Cell::Bool(remaining.is_zero())])
         })?;
         if changed != taken.len() as u64 {

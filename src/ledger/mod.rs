@@ -28,7 +28,7 @@ mod locked;
 mod reverse;
 pub mod tables;
 
-pub use account::{Account, Books, covers, load, lock};
+pub use account::{Account, Books, covers, load, lock, lock_all};
 pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_up_to, locked};
 pub use reverse::{Given, give_back};

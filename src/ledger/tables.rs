@@ -71,6 +71,14 @@ pub static SUBSCRIPTIONS: Table = Table {
     ..Table::PLAIN
 };
 
+pub static CUSTOMERS: Table = Table {
+    name: "customers",
+    parts: &[("customers", "customers_pkey")],
+    key: &["tenant_id", "id"],
+    columns: &["id"],
+    ..Table::PLAIN
+};
+
 /// Customers by who pays for them.
 pub static PAID_FOR: Table = Table {
     name: "customers",

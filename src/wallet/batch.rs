@@ -9,9 +9,10 @@ use crate::pg::datum::sha256;
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
-use crate::pg::spi::{self, See};
+use crate::pg::spi;
 
 use super::args::{body, used_otherwise};
+use super::position::insufficient;
 use super::verbs::{Of, require, spend};
 
 /// The transaction of a debit, or why there is none: code and message.
@@ -47,8 +48,8 @@ pub fn debits(
     names.sort_unstable();
     names.dedup();
     // Of others nothing can be debited, and nobody has to be kept from it.
-    let locked = lock_all(tenant, &names, currency)?;
-    names.retain(|name| locked.binary_search_by(|known| known.as_str().cmp(name)).is_ok());
+    let mut locked = ledger::lock_all(tenant, names.iter().copied(), currency)?.into_iter();
+    names.retain(|_| locked.next() == Some(true));
     let now = session::now();
     let mut accounts = spi::in_new_snapshot(|| load_all(tenant, &names, currency, now))?;
     for (name, account) in &mut accounts {
@@ -84,7 +85,7 @@ pub fn debits(
                 None => {}
             }
             let Some(account) = accounts.get_mut(asked.customer) else {
-                outcomes.push(Err(("unknown_customer", format!("there is no customer \"{}\"", asked.customer))));
+                outcomes.push(Err(without_credit(tenant, &asked, currency, now)?));
                 continue;
             };
             let outcome = debit(account, &mut journal, &asked)?;
@@ -120,6 +121,17 @@ fn debit(account: &mut Account, journal: &mut Journal, asked: &Asked<'_>) -> Out
     Ok(Ok(transaction))
 }
 
+/// Why nothing can be debited of a customer that had no credit to lock.
+fn without_credit(tenant: &str, asked: &Asked<'_>, currency: &str, now: i64) -> Outcome<(&'static str, String)> {
+    let who = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(asked.customer))];
+    if !Reader::open(&tables::CUSTOMERS)?.any(&who)? {
+        return Ok(("unknown_customer", format!("there is no customer \"{}\"", asked.customer)));
+    }
+    let account = ledger::load(tenant, asked.customer, currency, now, now)?;
+    let minor = account.money(&asked.amount)?;
+    Ok(("insufficient_credit", insufficient(&account, minor, 0).explained()))
+}
+
 fn read<'a>(
     customer: Option<&'a str>,
     amount: Option<&pgrx::AnyNumeric>,
@@ -139,22 +151,6 @@ fn read<'a>(
     let none: Option<&str> = None;
     let body = body(&[&"debit", &customer, &amount, &currency, &none, &none, &none, &0_i64]);
     Ok(Asked { customer, amount, key, body })
-}
-
-/// Locks those of the customers that have credit, and returns them, in order.
-fn lock_all(tenant: &str, names: &[&str], currency: &str) -> Outcome<Vec<String>> {
-    let list: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
-    let mut locked = Vec::with_capacity(names.len());
-    spi::run(
-        "SELECT customer_id FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = ANY ($2) AND currency = $3 ORDER BY customer_id FOR NO KEY UPDATE",
-        &[tenant.into(), list.into(), currency.into()],
-        See::Write,
-        |row| {
-            locked.push(row.text(0)?);
-            Ok(())
-        },
-    )?;
-    Ok(locked)
 }
 
 fn load_all<'a>(tenant: &str, names: &[&'a str], currency: &str, now: i64) -> Outcome<BTreeMap<&'a str, Account>> {

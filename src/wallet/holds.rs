@@ -283,8 +283,8 @@ fn close_hold(
                 .add_held(held.meter.as_deref(), &-held.amount, held.created_at)
                 .map_err(crate::ledger::too_large)?;
             sweep(&mut account, now)?;
-            let key = [Value::Text(&tenant), Value::Int8(hold_id)];
-            tables::WRITE_HOLDS.update(&["status", "captured", "transaction_id", "closed_at"], [key], |_, _| {
+            let row = ([Value::Text(&tenant), Value::Int8(hold_id)], ());
+            tables::WRITE_HOLDS.update(&["status", "captured", "transaction_id", "closed_at"], [row], |(), _| {
                 Ok([Cell::Text(outcome), Cell::Numeric((&spent).into()), transaction.into(), Cell::Time(now)])
             })?;
             journal.write([&account])?;
