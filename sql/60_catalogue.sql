@@ -389,7 +389,7 @@ COMMENT ON FUNCTION meterflow.prices_before() IS 'Trigger: names a price, and ke
 CREATE TRIGGER prices_before BEFORE INSERT OR UPDATE OR DELETE ON meterflow.prices
   FOR EACH ROW EXECUTE FUNCTION meterflow.prices_before();
 
--- Copies a version of a plan, its phases and its prices that are not of one subscription, and returns the new version.
+-- Copies a version of a plan, its phases, entitlements and its prices that are not of one subscription, and returns the new version.
 CREATE FUNCTION meterflow.clone_plan(plan_key text, to_key text DEFAULT NULL, name text DEFAULT NULL, version integer DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -417,10 +417,13 @@ BEGIN
   SELECT p.tenant_id, target, new_version, p.key, p.name, p.meter_key, p.model, p.advance, p.once, p.proration, p.phase, p.price_group, p.taxes, p.valid_from, p.valid_to
     FROM meterflow.prices AS p
    WHERE (p.tenant_id, p.plan_key, p.plan_version) = (tenant, source.key, source.version) AND p.subscription_id IS NULL;
+  INSERT INTO meterflow.entitlements (tenant_id, feature_key, plan_key, plan_version, enabled, value, amount, soft, reset, reset_count, reset_anchor, preserve_overage, rollover_min, rollover_max, valid_from, valid_to)
+  SELECT e.tenant_id, e.feature_key, target, new_version, e.enabled, e.value, e.amount, e.soft, e.reset, e.reset_count, e.reset_anchor, e.preserve_overage, e.rollover_min, e.rollover_max, e.valid_from, e.valid_to
+    FROM meterflow.entitlements AS e WHERE (e.tenant_id, e.plan_key, e.plan_version) = (tenant, source.key, source.version);
   RETURN new_version;
 END $$;
 COMMENT ON FUNCTION meterflow.clone_plan(text, text, text, integer) IS
-  'Copies a plan with its phases and prices: to another key, or as the next version of its own. Returns the new version. Change the copy before anyone subscribes.';
+  'Copies a plan with its phases, prices and entitlements: to another key, or as the next version of its own. Returns the new version. Change the copy before anyone subscribes.';
 
 CREATE TABLE meterflow.coupons (
   tenant_id        text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),

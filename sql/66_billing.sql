@@ -166,7 +166,11 @@ BEGIN
      SET number = meterflow.format_number(numbering.format, numbering.seq, at), sequence = numbering.seq, issued_at = at, due_at = at + net_terms,
          status = CASE WHEN i.amount_due = 0 THEN 'paid' ELSE 'finalized' END, paid_at = CASE WHEN i.amount_due = 0 THEN at END,
          idempotency_key = issue_invoice.idempotency_key
-   WHERE i.tenant_id = tenant AND i.id = invoice_id;
+   WHERE i.tenant_id = tenant AND i.id = invoice_id
+  RETURNING i.* INTO invoice;
+  PERFORM meterflow.emit(tenant, invoice.customer_id, 'invoice_finalized', jsonb_build_object('invoice_id', invoice.id, 'number', invoice.number, 'kind', invoice.kind,
+    'status', invoice.status, 'currency', invoice.currency, 'total', invoice.total::text, 'amount_due', invoice.amount_due::text, 'due_at', invoice.due_at));
+  PERFORM meterflow.queue_alerts(tenant, invoice.customer_id);
 END $$;
 COMMENT ON FUNCTION meterflow.issue_invoice(text, bigint, timestamptz, interval, numeric, text) IS 'Internal: gives a draft its number and makes it final.';
 

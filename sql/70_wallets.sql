@@ -35,7 +35,10 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF EXISTS (SELECT FROM meterflow.credit_grants AS g WHERE g.tenant_id = OLD.tenant_id AND g.wallet_id = OLD.id)
+  -- Whoever is putting credit into it has this lock.
+  INSERT INTO meterflow.wallet_totals (tenant_id, customer_id, currency) VALUES (OLD.tenant_id, OLD.customer_id, OLD.currency) ON CONFLICT DO NOTHING;
+  PERFORM FROM meterflow.wallet_totals AS t WHERE (t.tenant_id, t.customer_id, t.currency) = (OLD.tenant_id, OLD.customer_id, OLD.currency) FOR NO KEY UPDATE;
+  IF EXISTS (SELECT FROM meterflow.ledger_entries AS e WHERE e.tenant_id = OLD.tenant_id AND e.wallet_id = OLD.id)
      OR EXISTS (SELECT FROM meterflow.recurring_grants AS r WHERE r.tenant_id = OLD.tenant_id AND r.wallet_id = OLD.id) THEN
     RAISE EXCEPTION 'wallet % keeps its customer, currency and unit, and stays', OLD.id USING ERRCODE = '55000',
       DETAIL = format('It is in %s, of customer "%s", and has been used.', coalesce(OLD.credit_unit, OLD.currency), OLD.customer_id),
@@ -132,8 +135,22 @@ CREATE FUNCTION meterflow.guard_recurring_grant() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  begun bigint;
 BEGIN
-  PERFORM meterflow.billing_period(NEW.starts_at, NEW.interval_unit, NEW.interval_count, false, NEW.timezone, NEW.starts_at);
+  IF TG_OP = 'DELETE' THEN
+    IF OLD.given > 0 THEN
+      RAISE EXCEPTION 'recurring grant % has begun and can only be ended', OLD.id USING ERRCODE = '55000',
+        DETAIL = format('%s of its periods are in the ledger.', OLD.given), HINT = 'Set ends_at.';
+    END IF;
+    RETURN OLD;
+  END IF;
+  SELECT b.number INTO begun FROM meterflow.billing_period(NEW.starts_at, NEW.interval_unit, NEW.interval_count, false, NEW.timezone, greatest(NEW.starts_at, least(NEW.ends_at, now()))) AS b;
+  -- All are written down when credit next moves.
+  IF begun > 10000 THEN
+    RAISE EXCEPTION 'a recurring grant can not begin so long ago' USING ERRCODE = '22023',
+      DETAIL = format('%s of its periods have begun since %s.', begun, NEW.starts_at), HINT = 'Let it start later, and give what was missed with meterflow.grant_credit().';
+  END IF;
   IF TG_OP = 'UPDATE' AND OLD.given > 0
      AND to_jsonb(NEW) - '{ends_at,given}'::text[] <> to_jsonb(OLD) - '{ends_at,given}'::text[] THEN
     RAISE EXCEPTION 'recurring grant % has begun and can only be ended', OLD.id USING ERRCODE = '55000',
@@ -142,7 +159,7 @@ BEGIN
   RETURN NEW;
 END $$;
 COMMENT ON FUNCTION meterflow.guard_recurring_grant() IS 'Trigger: a rule that has given credit stays what it was.';
-CREATE TRIGGER guard_recurring_grant BEFORE INSERT OR UPDATE OF tenant_id, id, wallet_id, amount, kind, priority, interval_unit, interval_count, timezone, starts_at, ends_at, rollover_min, rollover_max, created_at
+CREATE TRIGGER guard_recurring_grant BEFORE INSERT OR DELETE OR UPDATE OF tenant_id, id, wallet_id, amount, kind, priority, interval_unit, interval_count, timezone, starts_at, ends_at, rollover_min, rollover_max, created_at
   ON meterflow.recurring_grants FOR EACH ROW EXECUTE FUNCTION meterflow.guard_recurring_grant();
 
 CREATE TABLE meterflow.credit_grants (
@@ -171,6 +188,7 @@ CREATE UNIQUE INDEX credit_grants_occurrence_key ON meterflow.credit_grants (ten
 -- What burns next, and nothing of what has burned. `remaining` is in no index: to burn a part of a grant is a HOT update.
 CREATE INDEX credit_grants_lasting_idx ON meterflow.credit_grants (tenant_id, wallet_id, priority, kind, effective_at, created_at, id) WHERE lasting AND NOT spent;
 CREATE INDEX credit_grants_dated_idx ON meterflow.credit_grants (tenant_id, wallet_id, expires_at) WHERE NOT lasting AND NOT spent;
+CREATE INDEX credit_grants_expiring_idx ON meterflow.credit_grants (expires_at) WHERE NOT lasting AND NOT spent;
 CREATE INDEX credit_grants_transaction_idx ON meterflow.credit_grants (tenant_id, transaction_id);
 COMMENT ON TABLE meterflow.credit_grants IS 'Credit that was bought or given, with its life: from effective_at, until before expires_at. Nothing happens to it when it expires: whether it counts is a matter of the time that is asked for.';
 COMMENT ON COLUMN meterflow.credit_grants.remaining IS 'amount less what ledger_entries took of it; expired or not. A copy of their sum, which verify() compares.';

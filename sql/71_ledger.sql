@@ -31,7 +31,7 @@ CREATE FUNCTION meterflow.debit(customer_id text, amount numeric, currency text,
                                 meter_key text DEFAULT NULL, allow_overdraft boolean DEFAULT false) RETURNS bigint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'debit_wrapper';
 COMMENT ON FUNCTION meterflow.debit(text, numeric, text, text, text, text, text, boolean) IS
-  'Spends credit in burn order, of one wallet or of all that pay for the meter; 53400 when what is available after open usage, unpaid invoices and holds is less, unless allow_overdraft. Returns the id of the transaction. Idempotent by key.';
+  'Spends, in burn order, what open usage, unpaid invoices and holds leave of one wallet or of all that pay for the meter; 53400 when that is less, unless allow_overdraft. Returns the id of the transaction. Idempotent by key.';
 
 CREATE FUNCTION meterflow.debit_rows(customer_ids text[], amounts numeric[], currency text, idempotency_keys text[])
 RETURNS TABLE (ordinal integer, transaction_id bigint, code text, message text)
@@ -94,4 +94,4 @@ BEGIN ATOMIC
    WHERE $1 IS NOT NULL;
 END;
 COMMENT ON FUNCTION meterflow.wallet_balance(text, text, timestamptz) IS
-  'A customer''s wallets now, or at a time to come, in burn order: live credit less what it owes (balance), less open usage as its invoice will have it, unpaid invoices and holds (available, with what it may go below zero). Every committed event and those of this transaction included. A row without wallet_id is a debt in a currency that no wallet pays.';
+  'A customer''s wallets now, or at another time, in burn order: live credit less what it owes (balance), less open usage as its invoice will have it, unpaid invoices and holds (available, with what it may go below zero). Every committed event and those of this transaction included. A row without wallet_id is a debt in a currency that no wallet pays.';

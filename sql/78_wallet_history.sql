@@ -13,23 +13,30 @@ BEGIN ATOMIC
       JOIN meterflow.wallet_transactions AS t ON t.tenant_id = e.tenant_id AND t.id = e.transaction_id
      WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = wallet_history.customer_id AND w.currency = wallet_history.currency
     UNION ALL
-    -- What a grant still had when it expired: nobody wrote that, it is so.
+    -- What a grant still had when it expired: nobody wrote that, it is so. Of that, what paid for a time in which it lived did
+    -- not expire; and what comes back to it later does so at once.
     SELECT g.expires_at, g.expires_at, g.wallet_id, g.id, 'expired', -r.remaining, -r.remaining * coalesce(u.rate, 1), NULL, 0, NULL, 'breakage', NULL, NULL, NULL
       FROM meterflow.wallets AS w
       LEFT JOIN meterflow.credit_units AS u ON u.tenant_id = w.tenant_id AND u.key = w.credit_unit
       JOIN meterflow.credit_grants AS g ON g.tenant_id = w.tenant_id AND g.wallet_id = w.id AND g.expires_at <= statement_timestamp(),
            LATERAL (SELECT sum(e.amount) AS remaining FROM meterflow.ledger_entries AS e
-                     WHERE e.tenant_id = g.tenant_id AND e.wallet_id = g.wallet_id AND e.grant_id = g.id AND e.created_at < g.expires_at) AS r
+                     WHERE e.tenant_id = g.tenant_id AND e.wallet_id = g.wallet_id AND e.grant_id = g.id AND (e.effective_at < g.expires_at OR e.amount < 0)) AS r
      WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = wallet_history.customer_id AND w.currency = wallet_history.currency AND r.remaining <> 0
+    UNION ALL
+    SELECT e.effective_at, e.created_at, e.wallet_id, e.grant_id, 'expired', -e.amount, -e.worth, e.transaction_id, e.entry, NULL, 'breakage', NULL, NULL, NULL
+      FROM meterflow.wallets AS w
+      JOIN meterflow.credit_grants AS g ON g.tenant_id = w.tenant_id AND g.wallet_id = w.id AND g.expires_at <= statement_timestamp()
+      JOIN meterflow.ledger_entries AS e ON e.tenant_id = g.tenant_id AND e.wallet_id = g.wallet_id AND e.grant_id = g.id AND e.effective_at >= g.expires_at AND e.amount > 0
+     WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = wallet_history.customer_id AND w.currency = wallet_history.currency
   ), running AS (
-    SELECT l.*, sum(l.amount) OVER (PARTITION BY l.wallet_id, l.grant_id ORDER BY l.effective_at, l.known_at, l.transaction_id NULLS FIRST, l.entry) AS grant_balance,
-           sum(l.amount) OVER (PARTITION BY l.wallet_id ORDER BY l.effective_at, l.known_at, l.transaction_id NULLS FIRST, l.entry) AS wallet_balance
+    SELECT l.*, sum(l.amount) OVER (PARTITION BY l.wallet_id, l.grant_id ORDER BY l.effective_at, l.known_at, l.transaction_id NULLS FIRST, l.entry, l.kind <> 'expired' DESC, l.grant_id) AS grant_balance,
+           sum(l.amount) OVER (PARTITION BY l.wallet_id ORDER BY l.effective_at, l.known_at, l.transaction_id NULLS FIRST, l.entry, l.kind <> 'expired' DESC, l.grant_id) AS wallet_balance
       FROM ledger AS l
   )
   SELECT r.effective_at, r.known_at, r.wallet_id, r.grant_id, r.kind, r.amount, r.worth, r.grant_balance, r.wallet_balance, r.transaction_id, r.reverses, r.account, r.invoice_id, r.hold_id, r.description
     FROM running AS r
    WHERE r.effective_at >= wallet_history.from_time AND r.effective_at < wallet_history.to_time
-   ORDER BY r.effective_at, r.known_at, r.transaction_id NULLS FIRST, r.entry;
+   ORDER BY r.effective_at, r.known_at, r.transaction_id NULLS FIRST, r.entry, r.kind <> 'expired' DESC, r.grant_id;
 END;
 COMMENT ON FUNCTION meterflow.wallet_history(text, text, timestamptz, timestamptz) IS
   'A customer''s ledger in one currency, entry by entry and grant by grant, with what each grant and wallet had after it; what a grant had left when it expired is a row of its own.';
@@ -88,7 +95,8 @@ BEGIN
     SELECT 'a transaction took back more than there was', o.customer_id, format('%s %s: %s of %s', o.kind, o.id, r.amount, o.amount)
       FROM meterflow.wallet_transactions AS o,
            LATERAL (SELECT -sum(r.amount) AS amount FROM meterflow.wallet_transactions AS r WHERE r.tenant_id = o.tenant_id AND r.reverses = o.id) AS r
-     WHERE o.tenant_id = tenant AND r.amount IS NOT NULL AND abs(r.amount) > abs(o.amount);
+     -- To its customer a transfer between wallets of its own is worth nothing, and the grants that it made can be voided.
+     WHERE o.tenant_id = tenant AND o.kind <> 'transfer' AND abs(r.amount) > abs(o.amount);
   -- The copy that reads use.
   RETURN QUERY
     SELECT 'totals are not those of grants and holds', coalesce(k.customer_id, r.customer_id), format('%s %s: %s kept, %s found', coalesce(k.currency, r.currency), coalesce(k.what, r.what), coalesce(k.amount, 0), coalesce(r.amount, 0))

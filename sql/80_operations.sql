@@ -29,8 +29,11 @@ AS $$
            (2, 'fold', 'SELECT meterflow.fold(5000)::integer::bigint', 1, fold.every),
            (3, 'rotate_dedup', 'SELECT meterflow.rotate_dedup()::integer::bigint', NULL, interval '1 minute'),
            (4, 'bill_automatically', 'SELECT meterflow.bill_automatically()', 100, interval '1 minute'),
-           (5, 'apply_retention', 'SELECT meterflow.apply_retention()::bigint', NULL, interval '5 minutes'),
-           (6, 'prepare_partitions', 'SELECT meterflow.prepare_partitions()::bigint', NULL, interval '1 minute')
+           (5, 'watch_grants', 'SELECT meterflow.watch_grants()', 1000, interval '1 minute'),
+           (6, 'work_off_alerts', 'SELECT meterflow.work_off_alerts()', 100, fold.every),
+           (7, 'trim_outbox', 'SELECT meterflow.trim_outbox()', 10000, interval '1 minute'),
+           (8, 'apply_retention', 'SELECT meterflow.apply_retention()::bigint', NULL, interval '5 minutes'),
+           (9, 'prepare_partitions', 'SELECT meterflow.prepare_partitions()::bigint', NULL, interval '1 minute')
          ) j (pos, job, call, full_batch, every)
    ORDER BY j.pos
 $$;
@@ -123,7 +126,7 @@ BEGIN
   END LOOP;
 END $$;
 COMMENT ON FUNCTION meterflow.maintain() IS
-  'Does once, now, what the background worker does: partitions, inbox, folding, key rotation, retention. A failing job doesn''t stop the others. Call it from cron on servers that don''t preload meterflow.';
+  'Does once, now, what the background worker does: partitions, inbox, folding, key rotation, billing, alerts, retention. A failing job doesn''t stop the others. Call it from cron on servers that don''t preload meterflow.';
 
 CREATE FUNCTION meterflow.wake_worker() RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'wake_worker_wrapper';
@@ -216,12 +219,14 @@ AS $$
   rejected AS (SELECT count(*) AS n, max(r.last_seen_at) AS latest FROM (SELECT last_seen_at FROM meterflow.rejected_events LIMIT 100000) r),
   partitions AS (SELECT count(*) AS n, min(p.from_time) AS first, max(p.to_time) AS last, coalesce(sum(p.bytes), 0) AS bytes
       FROM meterflow.event_partitions() p),
+  outbox AS (SELECT count(*) AS n FROM (SELECT FROM meterflow.outbox LIMIT 100000) o),
+  slowest AS (SELECT * FROM meterflow.outbox_waiting() LIMIT 1),
   generations AS (SELECT count(*) AS n, min(g.opened_at) AS oldest FROM meterflow.dedup_generations g),
   holder AS (SELECT * FROM meterflow.fence_holders() LIMIT 1),
   worker AS (SELECT w.pid, w.paused_by, meterflow.worker_mode() AS mode FROM meterflow.worker_session() w)
   SELECT l.name, l.value, l.detail
-    FROM clock, young, pending, inbox, rejected, partitions, generations, worker,
-         meterflow.fold_state f CROSS JOIN meterflow.engine e LEFT JOIN holder h ON true,
+    FROM clock, young, pending, inbox, rejected, partitions, outbox, generations, worker,
+         meterflow.fold_state f CROSS JOIN meterflow.engine e LEFT JOIN holder h ON true LEFT JOIN slowest ON true,
          LATERAL (VALUES
            (1, 'accepted', (f.accepted + young.accepted)::text, 'events, since the extension was created'),
            (2, 'duplicates', (f.duplicates + young.duplicates)::text, NULL),
@@ -240,7 +245,9 @@ AS $$
                 partitions.first || ' to ' || partitions.last || ', ' || pg_size_pretty(partitions.bytes)),
            (12, 'dedup generations', generations.n::text,
                 format('%s; keys kept since %s', e.generation_phase, date_trunc('second', greatest(e.dedup_floor, generations.oldest)))),
-           (13, 'worker', CASE WHEN worker.paused_by IS NOT NULL THEN 'paused' WHEN worker.pid IS NOT NULL THEN 'running' ELSE 'not running' END,
+           (13, 'outbox messages', outbox.n || CASE outbox.n WHEN 100000 THEN ' or more' ELSE '' END,
+                'consumer ' || slowest.consumer || ' of tenant ' || slowest.tenant_id || ' has some since ' || date_trunc('second', slowest.since)),
+           (14, 'worker', CASE WHEN worker.paused_by IS NOT NULL THEN 'paused' WHEN worker.pid IS NOT NULL THEN 'running' ELSE 'not running' END,
                 coalesce('by pid ' || worker.paused_by, 'pid ' || worker.pid, CASE worker.mode WHEN 'expected' THEN 'starting, or failing: see the server log'
                   WHEN 'standby' THEN 'standby: the primary does the work' ELSE worker.mode || ': call meterflow.maintain()' END))
          ) l (pos, name, value, detail)
@@ -305,6 +312,17 @@ BEGIN
     reasons := reasons || format('invoices of %s customers can not be made, see meterflow.billing_failures: %s', job.n, job.message);
   END IF;
 
+  SELECT count(*) AS n, min(s.error) AS message INTO job FROM meterflow.alert_states s WHERE s.error IS NOT NULL;
+  IF job.n > 0 THEN
+    reasons := reasons || format('%s alerts can not be evaluated, see meterflow.alert_states: %s', job.n, job.message);
+  END IF;
+
+  FOR job IN SELECT * FROM meterflow.outbox_waiting() w
+              WHERE clock - w.since > coalesce(current_setting('meterflow.outbox_retention', true), '1 day')::interval + max_lag LOOP
+    reasons := reasons || format('consumer %L of tenant %L has left messages since %s, which are kept for it: let it read, or delete it from meterflow.outbox_consumers',
+                                 job.consumer, job.tenant_id, date_trunc('second', job.since));
+  END LOOP;
+
   SELECT * INTO worker FROM meterflow.worker_session();
   IF mode = 'expected' AND worker.pid IS NULL THEN
     reasons := reasons || 'the worker is not running: see the server log, and max_worker_processes'::text;
@@ -344,9 +362,9 @@ DECLARE
   grantee constant text := role::text;
   item record; public_columns text;
 BEGIN
-  IF access IS NULL OR access NOT IN ('ingest', 'read', 'admin', 'none') THEN
+  IF access IS NULL OR access NOT IN ('ingest', 'read', 'consume', 'admin', 'none') THEN
     RAISE EXCEPTION 'unknown access %', coalesce(quote_literal(access), 'null')
-      USING ERRCODE = '22023', HINT = 'Access is ''ingest'', ''read'', ''admin'', or ''none'' to take all of it back.';
+      USING ERRCODE = '22023', HINT = 'Access is ''ingest'', ''read'', ''consume'', ''admin'', or ''none'' to take all of it back.';
   END IF;
   IF role IS NULL THEN
     RAISE EXCEPTION 'grant_access needs a role' USING ERRCODE = '22004', HINT = 'Name one: SELECT meterflow.grant_access(''billing_app'', ''ingest'').';
@@ -359,6 +377,10 @@ BEGIN
   IF access = 'ingest' THEN
     -- The verbs ask for INSERT on the inbox and keep their own books as the owner of the tables.
     EXECUTE format('GRANT INSERT ON meterflow.inbox TO %s', grantee);
+  ELSIF access = 'consume' THEN
+    EXECUTE format('GRANT SELECT ON meterflow.outbox, meterflow.outbox_id_seq TO %s', grantee);
+    EXECUTE format('GRANT SELECT, UPDATE (taken, done) ON meterflow.outbox_consumers TO %s', grantee);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON meterflow.outbox_deliveries TO %s', grantee);
   END IF;
   -- Members of the extension only: partitions and key generations are reached through their parents.
   FOR item IN
@@ -374,7 +396,8 @@ BEGIN
       EXECUTE format('REVOKE ALL ON %s %s FROM %s', CASE item.kind WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'ROUTINE' ELSE 'TABLE' END, item.name, grantee);
     ELSIF item.kind = 'f' THEN
       IF access = 'admin' OR (access = 'read' AND item.volatility <> 'v')
-         OR (access = 'ingest' AND item.function IN ('ingest', 'ingest_rows', 'ingest_text_rows', 'void_event', 'amend_event', 'current_tenant')) THEN
+         OR (access = 'ingest' AND item.function IN ('ingest', 'ingest_rows', 'ingest_text_rows', 'ingest_within', 'void_event', 'amend_event', 'current_tenant'))
+         OR (access = 'consume' AND item.function IN ('outbox_read', 'outbox_take', 'outbox_horizon', 'outbox_ack', 'outbox_nack', 'consumer_done', 'current_tenant')) THEN
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', item.name, grantee);
       END IF;
     ELSIF item.kind = 'S' THEN
@@ -397,7 +420,7 @@ BEGIN
   END IF;
 END $$;
 COMMENT ON FUNCTION meterflow.grant_access(regrole, text) IS
-  'Gives a role what it needs: ''ingest'' to send and correct events, ''read'' to see everything but the hash secret, ''admin'' to configure, bill and maintain; ''none'' takes it back. Repeat it after ALTER EXTENSION meterflow UPDATE.';
+  'Gives a role what it needs: ''ingest'' to send and correct events, ''read'' to see everything but the hash secret, ''consume'' to read the outbox as the consumers that there are, ''admin'' to configure, bill and maintain; ''none'' takes it back. Repeat it after ALTER EXTENSION meterflow UPDATE.';
 
 -- What changes state is nobody's until granted. Everything else stays PUBLIC: it computes, or sees no more than its
 -- caller may read. Upgrade scripts end with this call, and so does any file after this one that makes such a function.

@@ -2,7 +2,7 @@
 //!
 //! The rooms, in the order data flows. `core` is plain Rust and never mentions PostgreSQL; `pg` is everything that
 //! touches its internals and holds every `unsafe`; the rest are domains, which import `core`, `pg` and `meters` but
-//! not each other, except usage, rating ← billing ← wallet. SQL objects are written by hand in `sql/`, in step with the
+//! not each other, except usage, rating, ledger ← billing ← wallet, access. SQL objects are written by hand in `sql/`, in step with the
 //! domains; Rust gives no DDL of its own.
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -13,12 +13,14 @@
 mod core;
 mod pg;
 
+mod access; // entitlements and grants, burned down by usage
 mod aggregates; // the same states for analysts' own tables
 mod billing; // usage and subscriptions → charges, invoices
 mod documents; // an invoice → HTML and PDF, by a program of its own
 mod ingest; // JSON → events, keys, deltas: one transaction, the caller's
 mod ledger; // prepaid credit: grants, entries, locks
 mod meters; // what is measured, and raw events read back
+mod outbox; // messages to the outside, in the order in which they were written
 mod rating; // usage → money
 mod rollup; // deltas → hour → day → month, by one folder at a time
 mod usage; // rollups ∪ deltas ∪ raw edges, in one snapshot; verify
@@ -42,18 +44,21 @@ extension_sql_file!("../sql/60_catalogue.sql", name = "catalogue", requires = ["
 extension_sql_file!("../sql/62_subscriptions.sql", name = "subscriptions", requires = ["catalogue"]);
 extension_sql_file!("../sql/63_subscription_changes.sql", name = "subscription_changes", requires = ["subscriptions"]);
 extension_sql_file!("../sql/64_invoices.sql", name = "invoices", requires = ["subscription_changes"]);
-extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["invoices"]);
+extension_sql_file!("../sql/65_outbox.sql", name = "outbox", requires = ["invoices"]);
+extension_sql_file!("../sql/66_billing.sql", name = "billing", requires = ["outbox"]);
 extension_sql_file!("../sql/68_payments.sql", name = "payments", requires = ["billing"]);
 extension_sql_file!("../sql/69_one_off.sql", name = "one_off", requires = ["payments"]);
 extension_sql_file!("../sql/70_wallets.sql", name = "wallets", requires = ["one_off"]);
 extension_sql_file!("../sql/71_ledger.sql", name = "ledger", requires = ["wallets"]);
-extension_sql_file!("../sql/73_holds.sql", name = "holds", requires = ["ledger"]);
-extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["holds"]);
-extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["explain"]);
+extension_sql_file!("../sql/72_explain.sql", name = "explain", requires = ["ledger"]);
+extension_sql_file!("../sql/73_holds.sql", name = "holds", requires = ["explain"]);
+extension_sql_file!("../sql/74_entitlements.sql", name = "entitlements", requires = ["holds"]);
+extension_sql_file!("../sql/75_documents.sql", name = "documents", requires = ["entitlements"]);
 extension_sql_file!("../sql/76_invoice_document.sql", name = "invoice_document", requires = ["documents"]);
-extension_sql_file!("../sql/78_wallet_history.sql", name = "wallet_history", requires = ["invoice_document"]);
-extension_sql_file!("../sql/79_top_up_rules.sql", name = "top_up_rules", requires = ["wallet_history"]);
-extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["top_up_rules"]);
+extension_sql_file!("../sql/77_top_up_rules.sql", name = "top_up_rules", requires = ["invoice_document"]);
+extension_sql_file!("../sql/78_wallet_history.sql", name = "wallet_history", requires = ["top_up_rules"]);
+extension_sql_file!("../sql/79_alerts.sql", name = "alerts", requires = ["wallet_history"]);
+extension_sql_file!("../sql/80_operations.sql", name = "operations", requires = ["alerts"]);
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {

@@ -12,8 +12,12 @@ mod billing;
 mod crash;
 #[path = "client/event.rs"]
 mod event;
+#[path = "client/ledger/mod.rs"]
+mod ledger;
 #[path = "client/oracle/mod.rs"]
 mod oracle;
+#[path = "client/outbox.rs"]
+mod outbox;
 #[path = "client/restore.rs"]
 mod restore;
 #[path = "client/retention.rs"]

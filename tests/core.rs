@@ -15,10 +15,14 @@ mod cycle;
 mod decimal_tests;
 #[path = "core/delta.rs"]
 mod delta;
+#[path = "core/entitlement/mod.rs"]
+mod entitlement;
 #[path = "core/event.rs"]
 mod event;
 #[path = "core/invoice.rs"]
 mod invoice;
+#[path = "core/ledger.rs"]
+mod ledger;
 #[path = "core/meter.rs"]
 mod meter;
 #[path = "core/pricing/mod.rs"]

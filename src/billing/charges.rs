@@ -32,6 +32,8 @@ use super::quantities::{self, Wanted};
 pub enum Purpose {
     /// Everything that has begun: what the open periods cost so far.
     Open,
+    /// The same as it was then, by what is known now: later usage is left out, and what later invoices have charged.
+    Past,
     /// What is due by then: periods that have ended, fees of those that have begun.
     Due,
     /// Of the usage of open periods what can be billed before they end.
@@ -126,13 +128,13 @@ impl CellKey {
 /// [`Line::says_something`] tells.
 pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose: Purpose) -> Outcome<Vec<Line>> {
     let from = looked_at_from(account, at, adjust_for);
-    let mut billed = billed(tenant, account, from)?;
+    let mut billed = billed(tenant, account, from, (purpose == Purpose::Past).then_some(at))?;
     // As far ahead as anything is billed: an invoice that takes the place of an old one comes before others.
     let ahead = billed.keys().map(|cell| cell.cycle_end).fold(at.saturating_add(1), i64::max);
     let asked = |cell: &Cell| {
         let charge = account.plans[cell.plan].prices[cell.price].charge;
         match purpose {
-            Purpose::Open => cell.period.start <= at,
+            Purpose::Open | Purpose::Past => cell.period.start <= at,
             Purpose::Due => cell.due_at(charge) <= at,
             Purpose::Progressive => charge == Charge::Usage && cell.period.start <= at && cell.period.end > at,
         }
@@ -149,7 +151,7 @@ pub fn lines(tenant: &str, account: &Account, at: i64, adjust_for: i64, purpose:
         .partition(|cell| asked(cell) || told(cell));
     let wanted: Vec<bool> = cells.iter().map(asked).collect();
     let mut told = Vec::new();
-    for (cell, usage) in with_usage(tenant, account, cells)? {
+    for (cell, usage) in with_usage(tenant, account, cells, if purpose == Purpose::Past { at } else { i64::MAX })? {
         told.push(line(account, &cell, usage, purpose, &told)?);
     }
     let mut lines: Vec<Line> =
@@ -190,78 +192,83 @@ fn looked_at_from(account: &Account, at: i64, adjust_for: i64) -> i64 {
     account.billed_to.map_or(i64::MIN, |billed_to| billed_to.min(at).saturating_sub(adjust_for))
 }
 
-fn billed(tenant: &str, account: &Account, from: i64) -> Outcome<BTreeMap<CellKey, Billed>> {
+/// `then`: what had been billed at that time.
+fn billed(tenant: &str, account: &Account, from: i64, then: Option<i64>) -> Outcome<BTreeMap<CellKey, Billed>> {
     let mut billed: BTreeMap<CellKey, Billed> = BTreeMap::new();
-    spi::run(
+    let live = match then {
+        None => "i.status IN ('finalized', 'paid')",
+        Some(_) => "i.issued_at <= $4 AND (i.voided_at IS NULL OR i.voided_at > $4)",
+    };
+    let mut args = vec![tenant.into(), account.timeline.id.into(), spi::time(from)];
+    args.extend(then.map(spi::time));
+    let sql = format!(
         "SELECT l.item_id, l.price_id, l.cycle_start, l.cycle_end, l.amount::text, l.unrounded::text, l.invoice_id, l.customer_id, l.price_key, l.plan_key, \
                 l.meter_key, l.description, l.model::text, l.proration, l.timezone, l.period_start, l.period_end, l.taxes::text, l.credit_rate::text \
            FROM meterflow.invoice_lines l JOIN meterflow.invoices i ON i.tenant_id = l.tenant_id AND i.id = l.invoice_id \
-          WHERE l.tenant_id = $1 AND l.subscription_id = $2 AND l.cycle_end > $3 AND i.status IN ('finalized', 'paid') ORDER BY l.invoice_id, l.line",
-        &[tenant.into(), account.timeline.id.into(), spi::time(from)],
-        See::Statement,
-        |row| {
-            let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
-            let item_id: Option<i64> = row.get(0);
-            let (price_id, cycle) = (row.int8(1)?, (row.time(2)?, row.time(3)?));
-            let line = Priced {
-                unrounded: stored_amount(&row.text(5)?)?,
-                minor: stored_minor(&row.text(4)?, account.digits)?,
-            };
-            let invoice = row.int8(6)?;
-            let meter_key = text(10)?;
-            let charge = match (&meter_key, item_id) {
-                (Some(_), _) => Charge::Usage,
-                _ => Charge::Advance,
-            };
-            let cell = CellKey {
-                subscription_id: account.timeline.id,
-                item_id,
-                price_id,
-                cycle_start: cycle.0,
-                cycle_end: cycle.1,
-            };
-            let known = billed.entry(cell).or_insert(Billed {
-                priced: Priced::default(),
-                first_invoice: invoice,
-                line: Line {
-                    customer: row.text(7)?,
-                    cell: Some(cell),
-                    price_key: text(8)?,
-                    plan_key: text(9)?,
-                    meter_key,
-                    description: row.text(11)?,
-                    charge,
-                    applies: Ranges::of(row.time(15)?, row.time(16)?),
-                    model: text(12)?,
-                    credit_rate: text(18)?.map(|rate| stored_amount(&rate)).transpose()?,
-                    proration: text(13)?,
-                    timezone: text(14)?,
-                    usage: Usage::default(),
-                    terms: Terms::default(),
-                    taxes: Some(tax_keys(&row.text(17)?)?),
-                    due: Priced::default(),
-                    before: Priced::default(),
-                    adjusts: None,
-                },
-            });
-            known.priced.minor += line.minor;
-            known.priced.unrounded =
-                known.priced.unrounded.checked_add(&line.unrounded).map_err(|error| too_large("billed", error))?;
-            Ok(())
-        },
-    )?;
+          WHERE l.tenant_id = $1 AND l.subscription_id = $2 AND l.cycle_end > $3 AND {live} ORDER BY l.invoice_id, l.line"
+    );
+    spi::run(&sql, &args, See::Statement, |row| {
+        let text = |column: usize| if row.is_null(column) { Ok(None) } else { row.text(column).map(Some) };
+        let item_id: Option<i64> = row.get(0);
+        let (price_id, cycle) = (row.int8(1)?, (row.time(2)?, row.time(3)?));
+        let line =
+            Priced { unrounded: stored_amount(&row.text(5)?)?, minor: stored_minor(&row.text(4)?, account.digits)? };
+        let invoice = row.int8(6)?;
+        let meter_key = text(10)?;
+        let charge = match (&meter_key, item_id) {
+            (Some(_), _) => Charge::Usage,
+            _ => Charge::Advance,
+        };
+        let cell = CellKey {
+            subscription_id: account.timeline.id,
+            item_id,
+            price_id,
+            cycle_start: cycle.0,
+            cycle_end: cycle.1,
+        };
+        let known = billed.entry(cell).or_insert(Billed {
+            priced: Priced::default(),
+            first_invoice: invoice,
+            line: Line {
+                customer: row.text(7)?,
+                cell: Some(cell),
+                price_key: text(8)?,
+                plan_key: text(9)?,
+                meter_key,
+                description: row.text(11)?,
+                charge,
+                applies: Ranges::of(row.time(15)?, row.time(16)?),
+                model: text(12)?,
+                credit_rate: text(18)?.map(|rate| stored_amount(&rate)).transpose()?,
+                proration: text(13)?,
+                timezone: text(14)?,
+                usage: Usage::default(),
+                terms: Terms::default(),
+                taxes: Some(tax_keys(&row.text(17)?)?),
+                due: Priced::default(),
+                before: Priced::default(),
+                adjusts: None,
+            },
+        });
+        known.priced.minor += line.minor;
+        known.priced.unrounded =
+            known.priced.unrounded.checked_add(&line.unrounded).map_err(|error| too_large("billed", error))?;
+        Ok(())
+    })?;
     Ok(billed)
 }
 
-/// The usage of the cells that charge any, from as few questions as can be.
-fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>) -> Outcome<Vec<(Cell, Usage)>> {
+/// The usage of the cells that charge any, before a time, from as few questions as can be.
+fn with_usage(tenant: &str, account: &Account, cells: Vec<Cell>, until: i64) -> Outcome<Vec<(Cell, Usage)>> {
+    let known = Ranges::of(i64::MIN, until);
+    let applies: Vec<Ranges> = cells.iter().map(|cell| cell.applies.intersect(&known)).collect();
     let mut places = Vec::new();
     let mut wanted = Vec::new();
     for (place, cell) in cells.iter().enumerate() {
         let terms = &account.terms[cell.plan].prices[cell.price];
         if let Some(meter_key) = &terms.meter_key {
             places.push(place);
-            wanted.push(Wanted { meter_key, applies: &cell.applies, needs: terms.model.needs() });
+            wanted.push(Wanted { meter_key, applies: &applies[place], needs: terms.model.needs() });
         }
     }
     let mut usages: FxHashMap<usize, Usage> = FxHashMap::default();

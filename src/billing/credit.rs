@@ -77,19 +77,15 @@ impl Credit {
         let purse = &self.account.purse;
         let mut credits = Vec::new();
         for (place, lot) in purse.lots.iter().enumerate().filter(|(_, lot)| lot.promotional == promotional) {
-            let paid: Vec<String> = lines
-                .iter()
-                .enumerate()
-                .filter(|(_, line)| lot.pays(time_of(line, bill.issued_at), bill.issued_at))
-                .map(|(line, _)| line.to_string())
-                .collect();
+            let pays = |line: &Line| lot.pays(time_of(line, bill.issued_at), bill.issued_at);
             let left = purse.worth(lot).map_err(ledger::too_large)?;
-            if paid.is_empty() || left <= 0 {
+            if left <= 0 || !lines.iter().any(pays) {
                 continue;
             }
             let mut scope = purse.wallets[lot.wallet].scope.clone();
-            if paid.len() < lines.len() {
-                scope.lines = paid;
+            if !lines.iter().all(pays) {
+                let paid = lines.iter().enumerate().filter(|(_, line)| pays(line));
+                scope.lines = paid.map(|(place, _)| place.to_string()).collect();
             }
             credits.push(invoice::Credit { key: format!("{LOT}:{place}"), left, scope });
         }
@@ -147,8 +143,9 @@ impl Credit {
         })
     }
 
-    pub fn into_account(self) -> ledger::Account {
-        self.account
+    /// The account, and what was taken out of it.
+    pub fn into_account(self) -> (ledger::Account, Vec<Taken>) {
+        (self.account, self.taken)
     }
 }
 

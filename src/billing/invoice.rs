@@ -19,6 +19,7 @@ use crate::core::pricing::{Amount, Money};
 use crate::core::subscription::Charge;
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::spi::{self, See};
+use crate::rating::no_money;
 
 use super::charges::{self, Line, Purpose};
 use super::credit::Credit;
@@ -137,9 +138,7 @@ pub fn compute(bill: &Bill<'_>, settings: &Settings) -> Outcome<(Vec<Account>, C
 
 /// Puts lines together with what applies to them.
 pub fn complete(bill: &Bill<'_>, lines: Vec<Line>, mut credit: Credit) -> Outcome<Computed> {
-    let digits = crate::core::currency::digits(bill.currency).map_err(|error| {
-        Fail::parameter(format!("\"{}\" is not a currency that money can be in: {error}", bill.currency))
-    })?;
+    let digits = crate::core::currency::digits(bill.currency).map_err(|error| no_money(error, bill.currency))?;
     let payer = payer(bill)?;
     let taxes = taxes(bill.tenant)?;
     let redemptions = if lines.is_empty() { Vec::new() } else { redemptions(bill, digits)? };

@@ -28,7 +28,7 @@ use crate::pg::datum::{timestamptz, unix_micros};
 use crate::pg::error::{Outcome, raise};
 use crate::pg::settings;
 
-pub use open::open;
+pub use open::{cost, open};
 
 use charges::Purpose;
 use invoice::{Bill, Settings};

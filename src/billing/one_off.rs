@@ -15,6 +15,7 @@ use crate::pg::datum::unix_micros;
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
+use crate::rating::no_money;
 
 use super::charges::{self, Line, Priced, Purpose};
 use super::credit::Credit;
@@ -113,8 +114,7 @@ fn read(json: &str, customer: &str, currency: &str) -> Outcome<Vec<Line>> {
     let hint = "For instance [{\"description\": \"Setup\", \"amount\": \"250\"}, {\"description\": \"Hours\", \"quantity\": \"3.5\", \"unit_amount\": \"120\", \"taxes\": [\"vat\"]}].";
     let refused =
         |detail: String| Fail::parameter("these can not be the lines of an invoice").detail(detail).hint(hint);
-    let digits = currency::digits(currency)
-        .map_err(|error| Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}")))?;
+    let digits = currency::digits(currency).map_err(|error| no_money(error, currency))?;
     let asked: Vec<Asked> = serde_json::from_str(json).map_err(|error| {
         // Its line and column count in a text that nobody has seen.
         refused(format!("{}.", error.to_string().split(" at line ").next().unwrap_or_default()))

@@ -1,6 +1,7 @@
 //! What a customer owes by now and has not been billed for, as the invoice that it would be: coupons, promotional credit,
 //! taxes and all. The balance of a wallet is what such an invoice leaves of it.
 
+use crate::core::ledger::Taken;
 use crate::core::pricing::{Amount, Silent, price_with};
 use crate::ledger;
 use crate::pg::error::{Fail, Outcome, SqlState};
@@ -13,44 +14,73 @@ use super::load::{self, Whose};
 
 /// An invoice of everything that is open.
 pub struct Open {
-    /// Wallets with what open charges use taken out; `taken` of each lot, in minor units.
+    /// Wallets with what open charges use taken out.
     pub account: ledger::Account,
+    /// What that is.
+    pub taken: Vec<Taken>,
     /// What no credit pays, in minor units; below zero: what it gives back.
     pub due: i128,
-    /// What it comes to with coupons, promotional credit and taxes.
-    pub total: i128,
+    /// All of it is of periods that go on: any credit that lives can pay it.
+    pub of_now: bool,
 }
 
-/// Computes it in the statement's snapshot, as of a time. `more`: as if so much more of a meter had been used already.
-pub fn open(
-    tenant: &str,
-    payer: &str,
-    currency: &str,
-    as_of: i64,
-    more: Option<(&str, &Amount)>,
-    account: ledger::Account,
-) -> Outcome<Open> {
-    let bill = Bill {
-        tenant,
-        payer,
-        currency,
-        at: as_of,
-        purpose: Purpose::Open,
-        subscription: None,
-        replaces: None,
-        issued_at: as_of,
+/// Computes it in the statement's snapshot, as of the time of the account, and as it was then if the account is of the past.
+pub fn open(account: ledger::Account) -> Outcome<Open> {
+    let (tenant, payer, currency) = (account.tenant.clone(), account.customer.clone(), account.currency.clone());
+    let bill = bill(&tenant, &payer, &currency, &account);
+    let lines = lines(&bill, None)?;
+    // Credit that has expired since still pays for periods in which it lived.
+    let since = lines.iter().map(|line| credit::time_of(line, bill.at)).fold(bill.at, i64::min);
+    let account = if since < bill.at {
+        let load = if account.past { ledger::load_past } else { ledger::load };
+        let mut with_dead = load(&tenant, &payer, &currency, bill.at, since)?;
+        with_dead.purse.settle().map_err(ledger::too_large)?;
+        // Whoever asks may have let go of a hold.
+        with_dead.held = account.held;
+        with_dead
+    } else {
+        account
     };
+    let computed = invoice::complete(&bill, lines, Credit::with_held(account))?;
+    let due = computed.invoice.amount_due - computed.invoice.account_credit;
+    let (account, taken) = computed.credit.into_account();
+    Ok(Open { account, taken, due, of_now: since == bill.at })
+}
+
+/// What a quantity of a meter costs the customer on top of all it has used and so much more, in minor units: with tiers,
+/// coupons and taxes as they would be. Without promotional credit: that is set aside as all credit is, and two who both
+/// counted on it would spend it twice.
+pub fn cost(account: &ledger::Account, meter: &str, more: &Amount, quantity: &Amount) -> Outcome<i128> {
+    let mut empty = account.clone();
+    empty.purse.lots.clear();
+    let bill = bill(&account.tenant, &account.customer, &account.currency, account);
+    let total = |quantity: &Amount| -> Outcome<i128> {
+        let lines = lines(&bill, Some((meter, quantity)))?;
+        Ok(invoice::complete(&bill, lines, Credit::with_held(empty.clone()))?.invoice.total)
+    };
+    let with = more.checked_add(quantity).map_err(ledger::too_large)?;
+    Ok((total(&with)? - total(more)?).max(0))
+}
+
+fn bill<'a>(tenant: &'a str, payer: &'a str, currency: &'a str, account: &ledger::Account) -> Bill<'a> {
+    let as_of = account.purse.as_of;
+    let purpose = if account.past { Purpose::Past } else { Purpose::Open };
+    Bill { tenant, payer, currency, at: as_of, purpose, subscription: None, replaces: None, issued_at: as_of }
+}
+
+/// What is open; `more`: as if so much more of a meter had been used already.
+fn lines(bill: &Bill<'_>, more: Option<(&str, &Amount)>) -> Outcome<Vec<Line>> {
     let mut lines = Vec::new();
-    let adjust_for = Settings::read(tenant)?.adjust_for;
+    let adjust_for = Settings::read(bill.tenant)?.adjust_for;
     let mut found = more.is_none();
-    for account in load::accounts(tenant, Whose::Payer(payer))? {
-        if account.currency != currency || account.timeline.starts_at > as_of {
+    for account in load::accounts(bill.tenant, Whose::Payer(bill.payer))? {
+        if account.currency != bill.currency || account.timeline.starts_at > bill.at {
             continue;
         }
-        for mut line in charges::lines(tenant, &account, as_of, adjust_for, Purpose::Open)? {
+        for mut line in charges::lines(bill.tenant, &account, bill.at, adjust_for, bill.purpose)? {
             if let Some((meter, quantity)) = more
                 && line.meter_key.as_deref() == Some(meter)
-                && line.cell.is_some_and(|cell| cell.cycle_start <= as_of && as_of < cell.cycle_end)
+                && line.cell.is_some_and(|cell| cell.cycle_start <= bill.at && bill.at < cell.cycle_end)
             {
                 add_usage(&mut line, quantity, account.digits)?;
                 found = true;
@@ -64,26 +94,12 @@ pub fn open(
         let meter = more.map(|(meter, _)| meter).unwrap_or_default();
         return Err(Fail::new(
             SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("customer \"{payer}\" has no price for meter \"{meter}\""),
+            format!("customer \"{}\" has no price for meter \"{meter}\"", bill.payer),
         )
-        .detail(format!("None of its subscriptions in {currency} charges for it now."))
+        .detail(format!("None of its subscriptions in {} charges for it now.", bill.currency))
         .hint("Subscribe the customer to a plan that does, or hold an amount of money."));
     }
-    // Credit that has expired since still pays for periods in which it lived.
-    let since = lines.iter().map(|line| credit::time_of(line, as_of)).fold(as_of, i64::min);
-    let account = if since < as_of {
-        let mut account = ledger::load(tenant, payer, currency, as_of, since)?;
-        account.purse.settle().map_err(ledger::too_large)?;
-        account
-    } else {
-        account
-    };
-    let computed = invoice::complete(&bill, lines, Credit::with_held(account))?;
-    Ok(Open {
-        due: computed.invoice.amount_due - computed.invoice.account_credit,
-        total: computed.invoice.total,
-        account: computed.credit.into_account(),
-    })
+    Ok(lines)
 }
 
 /// Prices a line as if more had been used.

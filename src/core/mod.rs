@@ -5,6 +5,7 @@ pub mod cover;
 pub mod currency;
 pub mod decimal;
 pub mod delta;
+pub mod entitlement;
 pub mod event;
 pub mod filter;
 pub mod invoice;

@@ -8,10 +8,11 @@ use crate::core::calendar::{Cycle, Interval};
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
 use crate::core::ledger::{Limit, Lot, Part, Purse, Recurring, Source, Taken, Totals, Unit, Wallet, parts};
-use crate::core::pricing::Amount;
+use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::scan::{Is, Reader, Term, Value};
 use crate::pg::spi::{self, Row, See};
+use crate::rating::no_money;
 
 use super::{stored, tables, too_large};
 
@@ -27,10 +28,14 @@ pub struct Account {
     pub purse: Purse,
     /// What holds that are active at the time have set aside, by what they are for.
     pub held: Vec<Reserve>,
+    /// What has been taken out of the purse for them.
+    pub aside: Vec<Taken>,
     /// There are holds that have expired and are still marked as open.
     pub expired_holds: bool,
     /// The customer is or pays for a subscriber, or has an invoice to pay.
     pub owes: bool,
+    /// It is as it was at a time of the past.
+    pub past: bool,
 }
 
 /// Money set aside for a meter, or for anything.
@@ -52,8 +57,18 @@ pub struct Due {
 
 /// Locks the credit of a customer in a currency, making it when there is none yet.
 pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
-    if open_or_lock(tenant, customer, currency)? {
+    if lock_if_customer(tenant, customer, currency)? {
         return Ok(());
+    }
+    Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
+        .detail(format!("Tenant \"{tenant}\" has none with this id."))
+        .hint("INSERT INTO meterflow.customers (id) first."))
+}
+
+/// As [`lock`]; false: there is no such customer.
+pub fn lock_if_customer(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
+    if open_or_lock(tenant, customer, currency)? {
+        return Ok(true);
     }
     let known = spi::one(
         "SELECT true FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
@@ -62,9 +77,7 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
         |row| row.bool(0),
     )?;
     if known.is_none() {
-        return Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
-            .detail(format!("Tenant \"{tenant}\" has none with this id."))
-            .hint("INSERT INTO meterflow.customers (id) first."));
+        return Ok(false);
     }
     spi::run(
         "INSERT INTO meterflow.wallet_totals (tenant_id, customer_id, currency) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -73,7 +86,7 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
         |_| Ok(()),
     )?;
     if open_or_lock(tenant, customer, currency)? {
-        return Ok(());
+        return Ok(true);
     }
     // Under REPEATABLE READ: another transaction has made it since our snapshot.
     Err(Fail::new(SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE, "could not lock the credit of a customer")
@@ -82,18 +95,24 @@ pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
 }
 
 /// Locks the credit of a customer if there is any.
-pub fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
-    lock_all(tenant, [customer], currency).map(|locked| locked == [true])
+fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
+    let key = [Value::Text(tenant), Value::Text(customer), Value::Text(currency)];
+    Ok(tables::WRITE_TOTALS.lock([key])? == 1)
 }
 
-/// Locks the credit of customers, who are given in order of their ids; says of each whether there is any.
-pub fn lock_all<'a>(
-    tenant: &'a str,
-    customers: impl IntoIterator<Item = &'a str>,
-    currency: &'a str,
-) -> Outcome<Vec<bool>> {
-    let key = |customer| [Value::Text(tenant), Value::Text(customer), Value::Text(currency)];
-    tables::WRITE_TOTALS.lock(customers.into_iter().map(key))
+/// Locks the credit of customers, who are given in order of their ids, making it where there is none yet; returns those
+/// that exist.
+pub fn lock_all<'a>(tenant: &str, customers: &[&'a str], currency: &str) -> Outcome<Vec<&'a str>> {
+    let key = |customer: &&'a str| [Value::Text(tenant), Value::Text(*customer), Value::Text(currency)];
+    let (mut locked, mut rest) = (Vec::with_capacity(customers.len()), customers);
+    loop {
+        let (done, left) = rest.split_at(tables::WRITE_TOTALS.lock(rest.iter().map(key))?);
+        locked.extend(done);
+        // The first that has never had credit.
+        let Some((first, left)) = left.split_first() else { return Ok(locked) };
+        locked.extend(lock_if_customer(tenant, first, currency)?.then_some(*first));
+        rest = left;
+    }
 }
 
 /// The tables that credit is read from, open in the statement's snapshot.
@@ -135,9 +154,7 @@ impl Books {
         as_of: i64,
         since: i64,
     ) -> Outcome<Account> {
-        let digits = currency::digits(currency).map_err(|error| {
-            Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}"))
-        })?;
+        let digits = currency::digits(currency).map_err(|error| no_money(error, currency))?;
         let who = [
             (0, Is::Equal, Value::Text(tenant)),
             (1, Is::Equal, Value::Text(customer)),
@@ -156,8 +173,9 @@ impl Books {
             Ok(())
         })?;
         purse.wallets.sort_by_key(|wallet| (wallet.priority, wallet.id));
-        // Dead lots pay for holds that were made while they lived.
+        // Dead lots pay for holds that were made while they lived, and paid at their start what was owed then.
         let since = totals.held.iter().map(|held| held.since).fold(since, i64::min);
+        let since = totals.overdrafts.iter().map(|owed| owed.since).fold(since, i64::min);
         let mut recurring = Vec::new();
         for (place, wallet) in purse.wallets.iter().enumerate() {
             let of = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Int8(wallet.id))];
@@ -199,8 +217,10 @@ impl Books {
             totals,
             purse,
             held: Vec::new(),
+            aside: Vec::new(),
             expired_holds: false,
             owes: self.owes(tenant, customer)?,
+            past: false,
         };
         for wallet in recurring {
             for due in account.due(wallet, since)? {
@@ -245,7 +265,7 @@ fn wallet(tenant: &str, row: &Row<'_>, totals: &Totals) -> Outcome<Wallet> {
         _ => None,
     });
     let scope = Scope { meters: list(6), prices: list(7), plans: list(8), kinds: kinds.collect(), lines: Vec::new() };
-    let overdraft = totals.overdrafts.iter().find(|sum| sum.wallet == id).map(|sum| sum.amount);
+    let owed = totals.overdrafts.iter().find(|sum| sum.wallet == id);
     Ok(Wallet {
         id,
         name: row.text(2)?,
@@ -253,7 +273,8 @@ fn wallet(tenant: &str, row: &Row<'_>, totals: &Totals) -> Outcome<Wallet> {
         unit,
         scope,
         limit,
-        overdraft: overdraft.unwrap_or_default(),
+        overdraft: owed.map(|sum| sum.amount).unwrap_or_default(),
+        owes_since: owed.map(|sum| sum.since).unwrap_or_default(),
     })
 }
 
@@ -383,29 +404,45 @@ impl Account {
             held.push(Reserve { minor: self.money(&sum.amount)?, meter: sum.meter, at: as_of });
         }
         held.retain(|reserve| reserve.minor != 0);
+        // One order, whatever came first: what is held for anything, and then by meter.
+        held.sort_by(|a, b| a.meter.cmp(&b.meter));
         (self.held, self.expired_holds) = (held, any_expired);
         Ok(())
     }
 
-    /// Takes out of the purse what active holds have set aside, from the end that burns last. What can be set aside in few
-    /// wallets goes first, and limited wallets before those that can pay for anything.
-    pub fn set_aside(&mut self) -> Outcome<()> {
-        let mut held = std::mem::take(&mut self.held);
-        held.sort_by_key(|reserve| reserve.meter.is_some());
-        for reserve in &held {
-            let meter = reserve.meter.as_deref();
-            let limited = |wallet: &Wallet| covers(wallet, meter) && !covers(wallet, None);
-            let missing = self.purse.reserve(reserve.minor, reserve.at, limited).map_err(too_large)?;
-            self.purse.reserve(missing, reserve.at, |wallet| covers(wallet, meter)).map_err(too_large)?;
+    /// Takes out of the purse what active holds have set aside, so that what burns now keeps what it can use. Holds for
+    /// anything go first, those for a meter have limited wallets too. Returns what no credit is there for, in minor units.
+    pub fn set_aside(&mut self) -> Outcome<i128> {
+        let held = std::mem::take(&mut self.held);
+        let mut nowhere = 0;
+        for Reserve { meter, minor, at } in &held {
+            let covered = |wallet: &Wallet| covers(wallet, meter.as_deref());
+            nowhere += self
+                .purse
+                .reserve(*minor, *at, covered, |wallet| covers(wallet, None), &mut self.aside)
+                .map_err(too_large)?;
         }
         self.held = held;
-        Ok(())
+        Ok(nowhere)
+    }
+
+    /// How far wallets that pay for anything may still go below zero, in minor units.
+    pub fn may_owe(&self) -> Outcome<i128> {
+        let mut sum = 0_i128;
+        for (place, wallet) in self.purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet, None)) {
+            let owed = self.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+            sum = match wallet.limit {
+                Limit::Unlimited => i128::MAX,
+                Limit::Of(limit) => sum.saturating_add(self.money(&limit)?.saturating_sub(owed).max(0)),
+            };
+        }
+        Ok(sum)
     }
 
     /// Takes a hold out of what active holds have set aside.
     pub fn let_go(&mut self, amount: &Amount, meter: Option<&str>, made_at: i64) -> Outcome<()> {
         let mut minor = self.money(amount)?;
-        // One by one those that dead lots can pay, else in a sum.
+        // One by one those that dead lots can pay, else in a sum, which comes after these.
         let own = |reserve: &&mut Reserve| {
             reserve.meter.as_deref() == meter && reserve.at == made_at && reserve.minor == minor
         };
@@ -413,7 +450,8 @@ impl Account {
             reserve.minor = 0;
             return Ok(());
         }
-        for reserve in self.held.iter_mut().filter(|reserve| reserve.meter.as_deref() == meter && reserve.minor > 0) {
+        let same = |reserve: &&mut Reserve| reserve.meter.as_deref() == meter && reserve.minor > 0;
+        for reserve in self.held.iter_mut().rev().filter(same) {
             let part = minor.min(reserve.minor);
             reserve.minor -= part;
             minor -= part;
@@ -432,8 +470,7 @@ impl Account {
 
     /// Minor units of an amount that is whole in them.
     pub fn money(&self, amount: &Amount) -> Outcome<i128> {
-        crate::core::ledger::minor_of(amount, self.purse.digits, crate::core::pricing::Rounding::HalfUp)
-            .map_err(too_large)
+        crate::core::ledger::minor_of(amount, self.purse.digits, Rounding::HalfUp).map_err(too_large)
     }
 
     /// An amount in the currency, with all its decimals.

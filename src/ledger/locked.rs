@@ -4,7 +4,7 @@ use crate::pg::error::Outcome;
 use crate::pg::session;
 use crate::pg::spi;
 
-use super::account::{Account, Due, load, lock, open_or_lock};
+use super::account::{Account, Due, load, lock};
 use super::journal::{Act, Journal, Life, Sum};
 use super::too_large;
 
@@ -35,13 +35,22 @@ pub fn locked<T>(
     }
 }
 
-/// Locks a customer's credit, if it has any, and writes down what time has brought until `as_of`. What is read after it
-/// in a new snapshot stays so until the transaction ends.
+/// Locks a customer's credit and writes down what time has brought until `as_of`. What is read after it in a new snapshot
+/// stays so until the transaction ends; that of a customer who had no credit, too.
 pub fn bring_up_to(tenant: &str, customer: &str, currency: &str, as_of: i64) -> Outcome<()> {
-    if open_or_lock(tenant, customer, currency)? {
-        let now = session::now();
-        while spi::in_new_snapshot(|| catch_up(&mut load(tenant, customer, currency, as_of, as_of)?, now))? {}
-    }
+    lock(tenant, customer, currency)?;
+    let has_any = spi::one(
+        "SELECT EXISTS (SELECT FROM meterflow.wallets WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3)",
+        &[tenant.into(), customer.into(), currency.into()],
+        spi::See::Latest,
+        |row| row.bool(0),
+    )?;
+    if has_any == Some(true) { bring_locked_up_to(tenant, customer, currency, as_of, session::now()) } else { Ok(()) }
+}
+
+/// As [`bring_up_to`], of a customer whose credit is locked, by the clock as it has been read.
+pub fn bring_locked_up_to(tenant: &str, customer: &str, currency: &str, as_of: i64, now: i64) -> Outcome<()> {
+    while spi::in_new_snapshot(|| catch_up(&mut load(tenant, customer, currency, as_of, as_of)?, now))? {}
     Ok(())
 }
 
@@ -70,12 +79,14 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
     let transaction = journal.act(account, &Act { kind: "settlement", ..Act::default() })?;
     for taken in &paid {
         let (wallet, began) = (account.purse.lots[taken.lot].wallet, account.purse.lots[taken.lot].effective_at);
+        // When both were there: the credit and the debt.
+        let when = began.max(account.created(taken)).max(account.purse.wallets[wallet].owes_since);
         // The purse has both taken and paid already.
         account.purse.wallets[wallet].overdraft =
             account.purse.wallets[wallet].overdraft.checked_add(&taken.amount).map_err(too_large)?;
-        journal.take(account, transaction, taken, "overdraft", began.max(account.created(taken)))?;
+        journal.take(account, transaction, taken, "overdraft", when)?;
         let sum = Sum { amount: taken.amount, minor: taken.minor };
-        journal.owe(account, transaction, wallet, -sum, "overdraft", began.max(account.created(taken)))?;
+        journal.owe(account, transaction, wallet, -sum, "overdraft", when)?;
     }
     journal.write([&*account])?;
     Ok(true)

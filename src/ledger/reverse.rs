@@ -5,13 +5,12 @@ use pgrx::prelude::*;
 use crate::core::decimal::QuantityError;
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, raise};
-use crate::pg::session;
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::account::Account;
 use super::journal::{Act, Journal, Life, Sum};
-use super::locked::bring_up_to;
+use super::locked::locked;
 use super::{stored, too_large};
 
 /// What a transaction took of one grant, or lent (no grant), less what has been given back of it.
@@ -105,6 +104,7 @@ pub fn give_back(
         }
         let Some(grant) = part.grant else {
             journal.owe(account, transaction, part.wallet, -sum, from, now)?;
+            unsettle(account, journal, transaction, part.wallet)?;
             continue;
         };
         journal.of_grant(account, transaction, part.wallet, grant, sum, from, now)?;
@@ -121,30 +121,72 @@ pub fn give_back(
     Ok(())
 }
 
+/// Where a grant has paid an overdraft that is taken back now, the grant gets it back: the youngest first.
+fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wallet: usize) -> Outcome<()> {
+    let too_much = -account.purse.wallets[wallet].overdraft;
+    if !too_much.is_positive() {
+        return Ok(());
+    }
+    let mut paid: Vec<(i64, Option<Life>, Amount)> = Vec::new();
+    spi::run(
+        "SELECT e.grant_id, -sum(e.amount), bool_or(g.lasting), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at) \
+           FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
+          WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
+          GROUP BY e.grant_id HAVING sum(e.amount) < 0 ORDER BY e.grant_id DESC",
+        &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
+        See::Statement,
+        |row| {
+            let life = Life {
+                promotional: row.bool(4)?,
+                priority: row.int4(3)?,
+                effective_at: row.time(5)?,
+                expires_at: row.time(6)?,
+            };
+            paid.push((row.int8(0)?, row.bool(2)?.then_some(life), stored(row, 1)?));
+            Ok(())
+        },
+    )?;
+    let now = journal.now;
+    let mut left = too_much;
+    for (grant, lasting, amount) in paid {
+        let amount = if amount.cmp(&left).is_gt() { left } else { amount };
+        if amount.is_positive() {
+            let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
+            let sum = Sum { amount, minor };
+            journal.of_grant(account, transaction, wallet, (grant, lasting), sum, "overdraft", now)?;
+            journal.owe(account, transaction, wallet, sum, "overdraft", now)?;
+            left = left.checked_sub(&amount).map_err(too_large)?;
+        }
+    }
+    if left.is_positive() {
+        return Err(Fail::corrupt(format!(
+            "more was lent by wallet {} than its grants have paid",
+            account.purse.wallets[wallet].id
+        ))
+        .detail(format!("{left} is too much.")));
+    }
+    Ok(())
+}
+
 /// Gives back what an invoice took of wallets, because it is void. Whoever calls has locked the payer.
 #[pg_extern(sql = "")]
 fn give_back_invoice(invoice_id: i64, customer_id: &str, currency: &str) {
     let tenant = settings::tenant();
-    let work = || -> Outcome<()> {
-        bring_up_to(&tenant, customer_id, currency, session::now())?;
-        spi::in_new_snapshot(|| {
-            let taken = spi::one(
-                "SELECT id FROM meterflow.wallet_transactions WHERE tenant_id = $1 AND invoice_id = $2 AND kind = 'invoice'",
-                &[tenant.as_str().into(), invoice_id.into()],
-                See::Statement,
-                |row| row.int8(0),
-            )?;
-            let Some(taken) = taken else { return Ok(()) };
-            let now = session::now();
-            let mut account = super::load(&tenant, customer_id, currency, now, now)?;
-            let given = Given::of(&account, taken)?;
-            let minor = given.iter().map(|part| part.minor).sum::<i128>();
-            let mut journal = Journal::new(&tenant, now);
-            let act = Act { kind: "invoice_void", invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
-            let transaction = journal.act(&account, &act)?;
-            give_back(&mut account, &mut journal, transaction, &given, minor, "invoices")?;
-            journal.write([&account])
-        })
-    };
-    raise(work())
+    let work = locked(&tenant, customer_id, currency, None, |mut account, now| {
+        let taken = spi::one(
+            "SELECT id FROM meterflow.wallet_transactions WHERE tenant_id = $1 AND invoice_id = $2 AND kind = 'invoice'",
+            &[tenant.as_str().into(), invoice_id.into()],
+            See::Statement,
+            |row| row.int8(0),
+        )?;
+        let Some(taken) = taken else { return Ok(()) };
+        let given = Given::of(&account, taken)?;
+        let minor = given.iter().map(|part| part.minor).sum::<i128>();
+        let mut journal = Journal::new(&tenant, now);
+        let act = Act { kind: "invoice_void", invoice: Some(invoice_id), reverses: Some(taken), ..Act::default() };
+        let transaction = journal.act(&account, &act)?;
+        give_back(&mut account, &mut journal, transaction, &given, minor, "invoices")?;
+        journal.write([&account])
+    });
+    raise(work)
 }

@@ -79,6 +79,44 @@ pub fn alone_at(relation: pg_sys::Oid) -> Outcome<bool> {
     Ok(alone == Some(true))
 }
 
+/// Marks locks on a number as those of writers of the outbox: pg_locks shows them as locktype `userlock`, objsubid
+/// OUTBOX, the number in classid (its upper half) and objid. No SQL function takes locks of this type.
+const OUTBOX: u16 = 0x6f62; // "ob"
+
+/// Takes the lock that tells readers of the outbox of a writer whose numbers are all above `last`. Shared, so that it
+/// never waits; it ends with the transaction, or with the subtransaction that took it.
+pub fn fence_outbox(last: i64) {
+    // SAFETY: inside a transaction; the tag is copied.
+    unsafe {
+        pg_sys::LockAcquire(&outbox_tag(last), pg_sys::ShareLock as pg_sys::LOCKMODE, false, false);
+    }
+}
+
+/// Whether this transaction holds that lock.
+pub fn outbox_is_fenced(last: i64) -> bool {
+    let (tag, mode) = (outbox_tag(last), pg_sys::ShareLock as pg_sys::LOCKMODE);
+    // SAFETY: looks into the table of this process's own locks.
+    unsafe {
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return pg_sys::LockHeldByMe(&tag, mode, false);
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        return pg_sys::LockHeldByMe(&tag, mode);
+    }
+}
+
+fn outbox_tag(last: i64) -> pg_sys::LOCKTAG {
+    // SAFETY: MyDatabaseId is set in any backend that runs SQL.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    pg_sys::LOCKTAG {
+        locktag_field1: database.into(),
+        locktag_field2: (last >> 32) as u32,
+        locktag_field3: last as u32,
+        locktag_field4: OUTBOX,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    }
+}
+
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
 }

@@ -46,6 +46,14 @@ static DEDUP_GENERATION: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 /// two hundred pages six.
 static DOCUMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30);
 
+/// How long messages of the outbox are kept once no consumer needs them any more, in seconds. One day: long enough to see
+/// why a message came, short enough for an outbox that is written thousands of times a second.
+static OUTBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(86_400);
+
+/// How many days before it expires a grant is announced as grant_expiring; 0 never. 7: a week to use the credit or to
+/// renew it.
+static GRANT_EXPIRING_DAYS: GucSetting<i32> = GucSetting::<i32>::new(7);
+
 pub fn define() {
     let unit = GucFlags::UNIT_S;
     GucRegistry::define_string_guc(
@@ -165,6 +173,26 @@ pub fn define() {
         3_600,
         GucContext::Userset,
         unit,
+    );
+    int(
+        c"meterflow.outbox_retention",
+        c"How long messages of the outbox are kept once every consumer is done with them.",
+        c"What a consumer has not acknowledged is kept, however old.",
+        &OUTBOX_RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        unit,
+    );
+    int(
+        c"meterflow.grant_expiring_days",
+        c"Days before its expiry that a credit grant is announced; 0 never.",
+        c"",
+        &GRANT_EXPIRING_DAYS,
+        0,
+        3_650,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
 }
 

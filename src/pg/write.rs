@@ -15,15 +15,15 @@
 //!
 //! # What is left out
 //! CHECK and NOT NULL. Verbs compute what is written here, and what they compute meets them; the proof is
-//! tests/pg_regress/sql/71_ledger.sql, which has the same rows written by queries, under a trigger, and compares.
+//! tests/pg_regress/sql/71_ledger_writes.sql, which has the same rows written by queries, under a trigger, and compares.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 use super::bulk;
-use super::error::{Fail, Outcome, SqlState};
+use super::cell::{Cell, Kind};
+use super::error::Outcome;
 use super::lock;
-use super::numeric::NumericOut;
 use super::scan;
 use super::session;
 use super::spi::{self, Row, See};
@@ -38,107 +38,9 @@ pub struct Target {
     pub key: &'static [&'static str],
 }
 
-#[derive(Clone, Copy)]
-pub enum Kind {
-    Text,
-    Json,
-    Bytes,
-    Int2,
-    Int4,
-    Int8,
-    Bool,
-    Time,
-    Numeric,
-}
-
-impl Kind {
-    fn oid(self) -> pg_sys::Oid {
-        match self {
-            Kind::Text => pg_sys::TEXTOID,
-            Kind::Json => pg_sys::JSONOID,
-            Kind::Bytes => pg_sys::BYTEAOID,
-            Kind::Int2 => pg_sys::INT2OID,
-            Kind::Int4 => pg_sys::INT4OID,
-            Kind::Int8 => pg_sys::INT8OID,
-            Kind::Bool => pg_sys::BOOLOID,
-            Kind::Time => pg_sys::TIMESTAMPTZOID,
-            Kind::Numeric => pg_sys::NUMERICOID,
-        }
-    }
-}
-
-/// A value of a column; JSON is text.
-#[derive(Clone, Copy)]
-pub enum Cell<'a> {
-    Null,
-    Text(&'a str),
-    Bytes(&'a [u8]),
-    Int2(i16),
-    Int4(i32),
-    Int8(i64),
-    Bool(bool),
-    /// Unix microseconds.
-    Time(i64),
-    Numeric(NumericOut),
-}
-
-impl<'a, T> From<Option<T>> for Cell<'a>
-where
-    Cell<'a>: From<T>,
-{
-    fn from(value: Option<T>) -> Cell<'a> {
-        value.map_or(Cell::Null, Cell::from)
-    }
-}
-
-macro_rules! cells {
-    ($($type:ty => $cell:ident),*) => {
-        $(
-            impl<'a> From<$type> for Cell<'a> {
-                fn from(value: $type) -> Cell<'a> {
-                    Cell::$cell(value)
-                }
-            }
-        )*
-    };
-}
-
-cells!(&'a str => Text, &'a [u8] => Bytes, i16 => Int2, i32 => Int4, i64 => Int8, bool => Bool, NumericOut => Numeric);
-
-impl Cell<'_> {
-    /// In the current memory context.
-    fn datum(&self) -> pg_sys::Datum {
-        use pg_sys::Datum;
-        // SAFETY: copies the bytes, as text or bytea, which are laid out alike.
-        let copy = |bytes: &[u8]| unsafe {
-            Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32))
-        };
-        match self {
-            Cell::Null => Datum::from(0),
-            Cell::Text(text) => copy(text.as_bytes()),
-            Cell::Bytes(bytes) => copy(bytes),
-            Cell::Int2(n) => Datum::from(*n),
-            Cell::Int4(n) => Datum::from(*n),
-            Cell::Int8(n) => Datum::from(*n),
-            Cell::Bool(flag) => Datum::from(*flag),
-            Cell::Time(at) => Datum::from(super::datum::pg_micros(*at)),
-            Cell::Numeric(numeric) => numeric.datum(),
-        }
-    }
-
-    /// As an argument of a query.
-    fn argument<'b>(&self, kind: Kind) -> DatumWithOid<'b> {
-        match self {
-            Cell::Null => DatumWithOid::null_oid(kind.oid()),
-            // SAFETY: a value of the column's kind, as every row has it there.
-            _ => unsafe { DatumWithOid::new(self.datum(), kind.oid()) },
-        }
-    }
-}
-
 /// What is done to a table.
 #[derive(Clone, Copy)]
-enum Deed {
+pub(super) enum Deed {
     Insert,
     /// Of these columns.
     Update(&'static [&'static str]),
@@ -215,97 +117,14 @@ impl Target {
     }
 }
 
-impl Target {
-    /// Locks rows by their keys, one after the other, for the rest of the transaction, as SELECT FOR NO KEY UPDATE does;
-    /// says of each whether it is there.
-    pub fn lock<'k, const KEYS: usize>(
-        &self,
-        keys: impl IntoIterator<Item = [scan::Value<'k>; KEYS]>,
-    ) -> Outcome<Vec<bool>> {
-        let oid = session::relation(self.name)?;
-        if !may(oid, Deed::Update(&[])) {
-            let terms: Vec<String> =
-                self.key.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
-            let sql = format!("SELECT FROM meterflow.{} WHERE {} FOR NO KEY UPDATE", self.name, terms.join(" AND "));
-            let lock = |key: [scan::Value<'k>; KEYS]| {
-                let args: Vec<DatumWithOid<'_>> = key.iter().map(scan::argument).collect();
-                Ok(spi::run(&sql, &args, See::Write, |_| Ok(()))? > 0)
-            };
-            return keys.into_iter().map(lock).collect();
-        }
-        // SAFETY: what is opened is closed here, or by the abort that an ERROR leads to.
-        unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"SELECT FOR NO KEY UPDATE".as_ptr());
-            let rel = pg_sys::table_open(oid, pg_sys::RowShareLock as pg_sys::LOCKMODE);
-            let index = pg_sys::index_open(session::relation(self.index)?, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let slot = pg_sys::table_slot_create(rel, std::ptr::null_mut());
-            let locked = keys.into_iter().map(|key| lock_row(rel, index, slot, &key)).collect();
-            pg_sys::ExecDropSingleTupleTableSlot(slot);
-            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
-            pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
-            locked
-        }
-    }
-}
-
-/// Locks the row with a key, waiting for whoever has it; false: there is none.
-///
-/// SAFETY: the relations are open, and the slot is of the table.
-unsafe fn lock_row(
-    rel: pg_sys::Relation,
-    index: pg_sys::Relation,
-    slot: *mut pg_sys::TupleTableSlot,
-    key: &[scan::Value<'_>],
-) -> Outcome<bool> {
-    loop {
-        lock::command_done();
-        // SAFETY: the snapshot is in use while it is pushed, the scan ends before. The tuple's header lives while it is asked
-        // for, and the buffer that comes back pinned is released.
-        let result = unsafe {
-            // Under READ COMMITTED a new one; above it that of the transaction, beyond which nothing may have changed.
-            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            let scan = scan::begin_scan(rel, index, pg_sys::GetActiveSnapshot(), key.len() as i32);
-            let there = find(scan, slot, key);
-            let mut tuple = pg_sys::HeapTupleData { t_self: (*slot).tts_tid, ..Default::default() };
-            pg_sys::index_endscan(scan);
-            pg_sys::PopActiveSnapshot();
-            if !there {
-                return Ok(false);
-            }
-            let (mut buffer, mut failure) = (0, pg_sys::TM_FailureData::default());
-            let result = pg_sys::heap_lock_tuple(
-                rel,
-                &mut tuple,
-                pg_sys::GetCurrentCommandId(true),
-                pg_sys::LockTupleMode::LockTupleNoKeyExclusive,
-                pg_sys::LockWaitPolicy::LockWaitBlock,
-                false,
-                &mut buffer,
-                &mut failure,
-            );
-            pg_sys::ReleaseBuffer(buffer);
-            result
-        };
-        match result {
-            pg_sys::TM_Result::TM_Ok => return Ok(true),
-            // By another transaction, while we waited for it.
-            pg_sys::TM_Result::TM_Updated | pg_sys::TM_Result::TM_Deleted if lock::is_read_committed() => {}
-            pg_sys::TM_Result::TM_Updated | pg_sys::TM_Result::TM_Deleted => {
-                return Err(Fail::new(
-                    SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                    "could not serialize access due to concurrent update",
-                )
-                .hint("Retry the transaction."));
-            }
-            other => return Err(Fail::corrupt(format!("a row that is there can not be locked: {other}"))),
-        }
-    }
-}
-
 /// Finds the row with a key. It stays in the slot, pinned, until the next.
 ///
 /// SAFETY: the scan is open, with room for the key, and the slot is of its table.
-unsafe fn find(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot, key: &[scan::Value<'_>]) -> bool {
+pub(super) unsafe fn find(
+    scan: pg_sys::IndexScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    key: &[scan::Value<'_>],
+) -> bool {
     // SAFETY: by contract; a rescan copies the keys, and the texts they point to outlive it in the current context.
     unsafe {
         let keys: Vec<pg_sys::ScanKeyData> =
@@ -576,7 +395,7 @@ unsafe fn places(rel: pg_sys::Relation, target: &Target) -> Option<Vec<usize>> {
 }
 
 /// Whether the caller may do it to the whole table.
-fn may(oid: pg_sys::Oid, deed: Deed) -> bool {
+pub(super) fn may(oid: pg_sys::Oid, deed: Deed) -> bool {
     let rights = match deed {
         Deed::Insert => pg_sys::ACL_INSERT,
         Deed::Update(_) => pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT,

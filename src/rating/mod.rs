@@ -201,7 +201,8 @@ fn unroundable(error: RoundError, amount: &Amount, code: &str) -> Fail {
     }
 }
 
-fn no_money(error: CurrencyError, code: &str) -> Fail {
+/// The error for a code that is not of a currency.
+pub fn no_money(error: CurrencyError, code: &str) -> Fail {
     let capitals = code.to_ascii_uppercase();
     let hint = if capitals != code && currency::digits(&capitals).is_ok() {
         format!("Codes are written in capitals: {capitals}.")

@@ -28,6 +28,7 @@ use crate::pg::spi::{self, See};
 
 use super::ladder::{self, Grain, Whose};
 use super::store::Rollups;
+use super::touched::Touched;
 use super::{FoldState, fold::unreadable};
 
 /// Events a fold rebuilds before it commits: a second or two, so that folding of live deltas keeps its pace.
@@ -53,7 +54,7 @@ pub fn marks() -> Outcome<Vec<i64>> {
 }
 
 /// Rebuilds the ranges as of `state.folded_batch`; true when some are left for the next fold.
-pub fn rebuild(ids: &[i64], state: &FoldState) -> Outcome<bool> {
+pub fn rebuild(ids: &[i64], state: &FoldState, touched: &mut Touched) -> Outcome<bool> {
     let mut marks = Vec::new();
     spi::run(
         "SELECT id, tenant_id, meter_id, customer_id, from_time, to_time FROM meterflow.dirty_ranges WHERE id = ANY ($1) ORDER BY id",
@@ -87,7 +88,7 @@ pub fn rebuild(ids: &[i64], state: &FoldState) -> Outcome<bool> {
                     return Ok(true);
                 }
                 let to = slice_end(&leaves, from).min(end);
-                let events = rebuild_slice(mark, from, to, state)?;
+                let events = rebuild_slice(mark, from, to, state, touched)?;
                 budget = budget.saturating_sub(events.max(1));
                 from = to;
             }
@@ -126,7 +127,7 @@ impl Mark {
 }
 
 /// Rebuilds whole hours of at most some days; returns the events it read.
-fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<usize> {
+fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState, touched: &mut Touched) -> Outcome<usize> {
     let (from, to) = widened(from, to, state);
     spi::run(
         "DELETE FROM meterflow.rollups WHERE tenant_id = $1 AND meter_id = $2 AND grain = 'h' AND ($3::text IS NULL OR customer_id = $3) AND bucket >= $4 AND bucket < $5",
@@ -165,6 +166,10 @@ fn rebuild_slice(mark: &Mark, from: i64, to: i64, state: &FoldState) -> Outcome<
             .add(sample)
             .map_err(unreadable)
     })?;
+    touched.add(&rollups);
+    if let Some(customer) = &mark.customer {
+        touched.add_customer(&mark.tenant, customer, mark.meter);
+    }
     // Hours only: the coarser grains are made anew below, from all hours of their bucket.
     rollups.write(&FoldState { closed_day: i64::MIN, ..*state })?;
 

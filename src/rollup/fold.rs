@@ -7,7 +7,8 @@
 //!    have ended each batch up to S is committed and visible, or gone. Writers that come later are not waited for,
 //!    and no writer ever waits for us.
 //! 4. With new snapshots: merge deltas with folded_batch < batch <= S into the rollups, and set folded_batch = S.
-//! 5. Rebuild the dirty ranges of step 1 (`dirty.rs`), close days (`ladder.rs`), turn slots (`slots.rs`).
+//! 5. Rebuild the dirty ranges of step 1 (`dirty.rs`), note whose usage that was (`touched.rs`), close days (`ladder.rs`),
+//!    turn slots (`slots.rs`).
 //!
 //! # Invariant
 //! In every snapshot, usage = rollups + deltas with batch > folded_batch. The commit of a fold moves batches from one
@@ -29,6 +30,7 @@ use crate::pg::session;
 use crate::pg::spi::{self, See};
 
 use super::store::Rollups;
+use super::touched::Touched;
 use super::{FoldState, dirty, enter, ladder, slots};
 
 #[pg_extern(sql = "")]
@@ -46,12 +48,16 @@ fn run(max_batches: i64) -> Outcome<Option<bool>> {
     let mut state = before;
     state.folded_batch = drawn.min(before.folded_batch.saturating_add(max_batches)).max(before.folded_batch);
     let mut more = state.folded_batch < drawn;
-    if state.folded_batch > before.folded_batch {
-        state.folds += 1;
-        merge_deltas(&before, &state)?;
-    }
-    if !more && !marks.is_empty() {
-        more = dirty::rebuild(&marks, &state)?;
+    if state.folded_batch > before.folded_batch || !marks.is_empty() {
+        let mut touched = Touched::new()?;
+        if state.folded_batch > before.folded_batch {
+            state.folds += 1;
+            merge_deltas(&before, &state, &mut touched)?;
+        }
+        if !more && !marks.is_empty() {
+            more = dirty::rebuild(&marks, &state, &mut touched)?;
+        }
+        touched.tell()?;
     }
     ladder::close(&mut state, session::now())?;
     // An idle database must not use up a transaction id a second.
@@ -73,7 +79,7 @@ fn last_batch() -> Outcome<i64> {
     Ok(last.unwrap_or(0))
 }
 
-fn merge_deltas(before: &FoldState, state: &FoldState) -> Outcome<()> {
+fn merge_deltas(before: &FoldState, state: &FoldState, touched: &mut Touched) -> Outcome<()> {
     let mut rollups = Rollups::default();
     spi::stream(
         "SELECT tenant_id, entries FROM meterflow.deltas WHERE batch > $1 AND batch <= $2",
@@ -102,6 +108,7 @@ fn merge_deltas(before: &FoldState, state: &FoldState) -> Outcome<()> {
             .map_err(unreadable)
         },
     )?;
+    touched.add(&rollups);
     rollups.write(state)
 }
 

@@ -6,6 +6,7 @@ mod ladder;
 mod retention;
 mod slots;
 mod store;
+mod touched;
 
 use pgrx::prelude::*;
 

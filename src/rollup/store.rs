@@ -1,6 +1,6 @@
 //! States on their way into `rollups`.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::core::state::{Kind, State, StateError};
 use crate::pg::error::Outcome;
@@ -64,6 +64,14 @@ impl Rollups {
     ) -> &mut State {
         let key = self.key(tenant, customer, meter, bucket, group);
         self.states.entry(key).or_insert_with(|| State::empty(kind))
+    }
+
+    /// Tenants, customers and meters that these states are of.
+    pub fn owners(&self) -> impl Iterator<Item = (&str, &str, i32)> {
+        let owners: FxHashSet<_> =
+            self.states.keys().map(|&(tenant, meter, customer, ..)| (tenant, customer, meter)).collect();
+        let name = |number: u32| self.names[number as usize].as_str();
+        owners.into_iter().map(move |(tenant, customer, meter)| (name(tenant), name(customer), meter))
     }
 
     fn number(&mut self, name: &str) -> u32 {

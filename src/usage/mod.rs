@@ -25,7 +25,7 @@ use crate::pg::datum::{timestamptz, unix_micros};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::settings;
 
-pub use source::{Answer, Question, answer, group_values};
+pub use source::{Answer, Question, answer, group_values, unreadable};
 
 /// window_start, window_end, customer_id, group_key, value.
 type UsageRow = (TimestampWithTimeZone, TimestampWithTimeZone, Option<String>, Option<String>, Option<String>);

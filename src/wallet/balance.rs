@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::core::ledger::{Limit, Purse};
 use crate::core::pricing::{Amount, Money, Rounding};
-use crate::ledger::{load, too_large};
+use crate::ledger::{load, load_past, too_large};
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Outcome, raise};
 use crate::pg::settings;
@@ -26,7 +26,7 @@ type BalanceRow = (
     String,
 );
 
-/// A customer's wallets at a time, now or to come, in burn order; numbers as text.
+/// A customer's wallets at a time, past or to come, in burn order; numbers as text.
 #[pg_extern(sql = "")]
 fn balance_rows(
     customer_id: &str,
@@ -53,7 +53,8 @@ fn balance_rows(
         let tenant = settings::tenant();
         let mut rows = Vec::new();
         for currency in currencies(&tenant, customer_id, currency)? {
-            let account = load(&tenant, customer_id, &currency, as_of, as_of)?;
+            let read = if as_of < crate::pg::session::statement_time() { load_past } else { load };
+            let account = read(&tenant, customer_id, &currency, as_of, as_of)?;
             let before = account.purse.clone();
             rows.extend(of_position(before, &Position::of(account)?, &currency)?);
         }
@@ -70,7 +71,7 @@ fn currencies(tenant: &str, customer: &str, asked: Option<&str>) -> Outcome<Vec<
     let mut currencies = Vec::new();
     spi::run(
         "SELECT w.currency FROM meterflow.wallets w WHERE w.tenant_id = $1 AND w.customer_id = $2 \
-         UNION SELECT i.currency FROM meterflow.invoices i WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.status = 'finalized' \
+         UNION SELECT i.currency FROM meterflow.invoices i WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.issued_at IS NOT NULL \
          UNION SELECT p.currency FROM meterflow.customers c JOIN meterflow.subscriptions s ON s.tenant_id = c.tenant_id AND s.customer_id = c.id \
                  JOIN meterflow.plans p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version) \
                 WHERE c.tenant_id = $1 AND (c.payer_id = $2 OR (c.id = $2 AND c.payer_id IS NULL)) \
@@ -92,7 +93,9 @@ fn of_position(mut before: Purse, position: &Position, currency: &str) -> Outcom
     let mut rows = Vec::new();
     // What no wallet carries is the last's that can carry anything: a debt must not vanish for want of credit.
     let last = before.wallets.iter().rposition(|wallet| crate::ledger::covers(wallet, None));
-    let rest = position.shares.last().copied().unwrap_or_default();
+    // What will be given back is no credit before it has been.
+    let mut rest = position.shares.last().copied().unwrap_or_default();
+    rest.open_usage = rest.open_usage.max(0);
     for (place, wallet) in before.wallets.iter().enumerate() {
         let mut share = position.shares[place];
         if last == Some(place) {

@@ -6,13 +6,14 @@ use crate::core::currency;
 use crate::core::pricing::Amount;
 use crate::ledger::{self, Account, Act, Books, Journal, tables};
 use crate::pg::datum::sha256;
-use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::error::{Outcome, SqlState};
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
 use crate::pg::spi;
+use crate::rating::no_money;
 
 use super::args::{body, used_otherwise};
-use super::position::insufficient;
+use super::position::Position;
 use super::verbs::{Of, require, spend};
 
 /// The transaction of a debit, or why there is none: code and message.
@@ -34,8 +35,7 @@ pub fn debits(
     keys: &[Option<String>],
 ) -> Outcome<Vec<Debited>> {
     let digits = currency::digits(currency).map_err(|error| {
-        Fail::parameter(format!("\"{currency}\" is not a currency that money can be in: {error}"))
-            .hint("debit_rows() takes money; debit() also takes credit units.")
+        no_money(error, currency).hint("debit_rows() takes money; debit() also takes credit units.")
     })?;
     let asked: Vec<Result<Asked<'_>, (&'static str, String)>> = customers
         .iter()
@@ -48,20 +48,20 @@ pub fn debits(
     names.sort_unstable();
     names.dedup();
     // Of others nothing can be debited, and nobody has to be kept from it.
-    let mut locked = ledger::lock_all(tenant, names.iter().copied(), currency)?.into_iter();
-    names.retain(|_| locked.next() == Some(true));
+    let names = ledger::lock_all(tenant, &names, currency)?;
     let now = session::now();
     let mut accounts = spi::in_new_snapshot(|| load_all(tenant, &names, currency, now))?;
     for (name, account) in &mut accounts {
         if account.has_coming() || account.purse.wallets.iter().any(|wallet| wallet.overdraft.is_positive()) {
-            ledger::bring_up_to(tenant, name, currency, now)?;
+            ledger::bring_locked_up_to(tenant, name, currency, now, now)?;
             *account = spi::in_new_snapshot(|| ledger::load(tenant, name, currency, now, now))?;
         }
     }
     spi::in_new_snapshot(|| {
         let mut known = known_keys(tenant, asked.iter().flatten())?;
-        for account in accounts.values_mut().filter(|account| !account.owes) {
-            account.set_aside()?;
+        let mut positions = BTreeMap::new();
+        for (name, account) in accounts {
+            positions.insert(name, Position::of(account)?);
         }
         let mut journal = Journal::new(tenant, now);
         let mut outcomes = Vec::with_capacity(asked.len());
@@ -84,52 +84,43 @@ pub fn debits(
                 }
                 None => {}
             }
-            let Some(account) = accounts.get_mut(asked.customer) else {
-                outcomes.push(Err(without_credit(tenant, &asked, currency, now)?));
+            let Some(position) = positions.get_mut(asked.customer) else {
+                outcomes.push(Err(("unknown_customer", format!("there is no customer \"{}\"", asked.customer))));
                 continue;
             };
-            let outcome = debit(account, &mut journal, &asked)?;
+            let outcome = debit(position, &mut journal, &asked)?;
             if let Ok(id) = outcome {
                 known.insert(asked.key.to_string(), (id, asked.body));
             }
             outcomes.push(outcome);
         }
-        journal.write(accounts.values())?;
+        if outcomes.iter().all(Result::is_err) {
+            return Ok(outcomes);
+        }
+        journal.write(positions.values().map(|position| &position.account))?;
         Ok(outcomes)
     })
 }
 
-fn debit(account: &mut Account, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
-    let minor = account.money(&asked.amount)?;
+fn debit(position: &mut Position, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
     let of = Of { wallet: None, meter: None };
-    if let Err(fail) = require(account, minor, of) {
+    let sum = super::args::Sum {
+        currency: position.account.currency.clone(),
+        unit: None,
+        digits: position.account.purse.digits,
+        amount: asked.amount,
+    };
+    if let Err(fail) = require(position, &sum, of) {
         return if fail.state() == SqlState::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED {
             Ok(Err(("insufficient_credit", fail.explained())))
         } else {
             Err(fail)
         };
     }
-    let sum = super::args::Sum {
-        currency: account.currency.clone(),
-        unit: None,
-        digits: account.purse.digits,
-        amount: asked.amount,
-    };
     let act = Act { kind: "debit", key: Some((asked.key, &asked.body)), ..Act::default() };
-    let transaction = journal.act(account, &act)?;
-    spend(account, journal, transaction, &sum, minor, of, false)?;
+    let transaction = journal.act(&position.account, &act)?;
+    spend(position, journal, transaction, &sum, of, false)?;
     Ok(Ok(transaction))
-}
-
-/// Why nothing can be debited of a customer that had no credit to lock.
-fn without_credit(tenant: &str, asked: &Asked<'_>, currency: &str, now: i64) -> Outcome<(&'static str, String)> {
-    let who = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(asked.customer))];
-    if !Reader::open(&tables::CUSTOMERS)?.any(&who)? {
-        return Ok(("unknown_customer", format!("there is no customer \"{}\"", asked.customer)));
-    }
-    let account = ledger::load(tenant, asked.customer, currency, now, now)?;
-    let minor = account.money(&asked.amount)?;
-    Ok(("insufficient_credit", insufficient(&account, minor, 0).explained()))
 }
 
 fn read<'a>(

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 use crate::core::pricing::{Amount, Money};
 use crate::ledger::{Account, Act, Journal, covers, locked, stored, tables};
+use crate::pg::cell::Cell;
 use crate::pg::datum::{rfc3339, sha256};
 use crate::pg::error::{Fail, Outcome, SqlState, or_if_taken, raise};
 use crate::pg::numeric::{NumericIn, NumericOut};
@@ -15,7 +16,6 @@ use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
-use crate::pg::write::Cell;
 
 use super::args::{Sum, body, key, known_hold, need, used_otherwise};
 use super::position::{Position, cost};
@@ -76,14 +76,9 @@ fn hold(
                 Asked::Amount(sum) => (verbs::worth(&account, sum)?, None),
                 Asked::Quantity(meter, quantity) => (cost(&account, meter, quantity)?, Some(quantity)),
             };
-            let mut account = if account.owes || !account.held.is_empty() {
-                let position = Position::of(account)?;
-                position.require(minor, |wallet| covers(wallet, meter_key))?;
-                position.account
-            } else {
-                verbs::require(&account, minor, verbs::Of { wallet: None, meter: meter_key })?;
-                account
-            };
+            let position = Position::of(account)?;
+            position.require(minor, |wallet| covers(wallet, meter_key))?;
+            let mut account = position.account;
             if minor == 0 {
                 return Err(Fail::parameter("there is nothing to hold")
                     .detail("So much more usage costs the customer nothing.")
@@ -266,16 +261,21 @@ fn close_hold(
             if held.status == outcome && held.captured == spent {
                 return Ok(held.transaction);
             }
+            // It has let go by itself.
+            if verb == "release" && held.status != "captured" && held.expires_at <= now {
+                return Ok(None);
+            }
             held.must_be_open(hold_id, now)?;
             let minor = account.money(&spent)?;
             let mut journal = Journal::new(&tenant, now);
             let mut transaction = None;
             if minor > 0 {
                 account.let_go(&held.amount, held.meter.as_deref(), held.created_at)?;
-                account.set_aside()?;
+                let mut position = Position::of(account)?;
                 let act = Act { kind: "capture", description, hold: Some(hold_id), ..Act::default() };
-                let id = journal.act(&account, &act)?;
-                verbs::capture(&mut account, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;
+                let id = journal.act(&position.account, &act)?;
+                verbs::capture(&mut position, &mut journal, id, minor, held.created_at, held.meter.as_deref())?;
+                account = position.account;
                 transaction = Some(id);
             }
             account

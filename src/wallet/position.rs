@@ -1,7 +1,8 @@
 //! What is there for a customer after all that it owes: the one answer that the balance, holds and debits ask for.
 
 use crate::billing;
-use crate::core::ledger::{Limit, Wallet};
+use crate::core::decimal::QuantityError;
+use crate::core::ledger::{Limit, Purse, Taken, Wallet};
 use crate::core::pricing::{Amount, Rounding};
 use crate::ledger::{self, Account, covers, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState};
@@ -15,6 +16,11 @@ pub struct Share {
     pub held: i128,
 }
 
+/// # Why a limit holds
+/// Where what is spent comes of wallets that pay for the same, only the sum matters: it burns in burn order, and debts find
+/// other credit of these wallets in its place. Where it may come of limited wallets and others, or where a period that has
+/// ended is still to be billed, what is spent is what debts leave, lot by lot: each debt takes of each lot in turn what it
+/// can get, so whoever takes what is left of the lots changes nothing of what any debt takes.
 pub struct Position {
     /// With all debts taken out of the purse.
     pub account: Account,
@@ -22,6 +28,10 @@ pub struct Position {
     pub shares: Vec<Share>,
     /// What the account was worth before, by wallet.
     pub worth: Vec<i128>,
+    /// What open usage and unpaid invoices have taken.
+    claimed: Vec<Taken>,
+    /// All that is open is of periods that go on: any credit that lives can pay it.
+    of_now: bool,
 }
 
 impl Position {
@@ -30,12 +40,16 @@ impl Position {
         account.purse.settle().map_err(too_large)?;
         let before = live(&account)?;
         let mut shares = vec![Share::default(); before.len() + 1];
+        let mut claimed = Vec::new();
+        if !account.owes && account.held.is_empty() {
+            return Ok(Position { account, shares, worth: before, claimed, of_now: true });
+        }
         let (mut open_due, mut unpaid) = (0, 0);
+        let mut of_now = true;
         if account.owes {
-            let (tenant, customer, currency) =
-                (account.tenant.clone(), account.customer.clone(), account.currency.clone());
-            let open = billing::open(&tenant, &customer, &currency, account.purse.as_of, None, account)?;
-            (account, open_due) = (open.account, open.due);
+            let open = billing::open(account)?;
+            (account, claimed, open_due) = (open.account, open.taken, open.due);
+            of_now = open.of_now;
             unpaid = unpaid_invoices(&account)?;
         }
         let mut left = live(&account)?;
@@ -43,49 +57,100 @@ impl Position {
 
         let as_of = account.purse.as_of;
         let missing =
-            account.purse.burn(unpaid, as_of, |wallet| covers(wallet, None), &mut Vec::new()).map_err(too_large)?;
+            account.purse.burn(unpaid, as_of, |wallet| covers(wallet, None), &mut claimed).map_err(too_large)?;
         let mut after = live(&account)?;
         fill(&mut shares, &left, &after, missing, |share, part| share.unpaid += part);
         left = after;
 
-        let mut missing = 0;
-        for held in account.held.clone() {
-            missing += account
-                .purse
-                .burn(held.minor, held.at, |wallet| covers(wallet, held.meter.as_deref()), &mut Vec::new())
-                .map_err(too_large)?;
-        }
+        let missing = account.set_aside()?;
         after = live(&account)?;
         fill(&mut shares, &left, &after, missing, |share, part| share.held += part);
-        Ok(Position { account, shares, worth: before })
+        Ok(Position { account, shares, worth: before, claimed, of_now })
     }
 
-    /// What no credit covers, in minor units; below zero: more will be given back than is owed.
-    pub fn missing(&self) -> i128 {
-        self.shares.last().map_or(0, |share| share.open_usage + share.unpaid + share.held)
+    /// What no credit covers, in minor units. What will be given back is not there to be spent yet.
+    fn missing(&self) -> i128 {
+        self.shares.last().map_or(0, |share| share.open_usage.max(0) + share.unpaid + share.held)
     }
 
-    /// What can still be spent of the wallets that `covers` says, with what they may go below zero; None: without limit.
-    pub fn capacity(&self, covers: impl Fn(&Wallet) -> bool) -> Outcome<Option<i128>> {
+    /// How far the wallets that `covers` says may still go below zero, less what is missing; None: without limit.
+    fn room(&self, covers: impl Fn(&Wallet) -> bool) -> Outcome<Option<i128>> {
         let purse = &self.account.purse;
-        let mut capacity = purse.left(&covers).map_err(too_large)? - self.missing();
+        let mut room = -self.missing();
         for (place, wallet) in purse.wallets.iter().enumerate().filter(|(_, wallet)| covers(wallet)) {
-            capacity -= purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
+            room -= purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
             match wallet.limit {
                 Limit::Unlimited => return Ok(None),
-                Limit::Of(limit) => capacity += self.account.money(&limit)?,
+                Limit::Of(limit) => room += self.account.money(&limit)?,
             }
         }
-        Ok(Some(capacity))
+        Ok(Some(room))
     }
 
-    /// An error unless so much can be spent.
+    /// An error unless so much can be spent of the wallets that `covers` says, with what they may go below zero.
     pub fn require(&self, minor: i128, covers: impl Fn(&Wallet) -> bool) -> Outcome<()> {
-        match self.capacity(covers)? {
-            Some(capacity) if capacity < minor => Err(insufficient(&self.account, minor, capacity)),
-            _ => Ok(()),
-        }
+        let Some(room) = self.room(&covers)? else { return Ok(()) };
+        let capacity = self.account.purse.left(&covers).map_err(too_large)? + room;
+        if capacity < minor { Err(insufficient(&self.account, minor, capacity)) } else { Ok(()) }
     }
+
+    /// As [`Position::require`], of a sum of credit units: they can be spent to the last fraction, which no money is worth.
+    pub fn require_units(
+        &self,
+        unit: &str,
+        amount: &Amount,
+        minor: i128,
+        covers: impl Fn(&Wallet) -> bool,
+    ) -> Outcome<()> {
+        let purse = &self.account.purse;
+        let of_unit = |wallet: &Wallet| covers(wallet) && holds(wallet, unit);
+        let mut short = *amount;
+        for lot in purse.lots.iter().filter(|lot| lot.is_live(purse.as_of) && of_unit(&purse.wallets[lot.wallet])) {
+            short = short.checked_sub(&lot.remaining).map_err(too_large)?;
+        }
+        let Some(room) = self.room(&covers)? else { return Ok(()) };
+        let short = match purse.wallets.iter().position(of_unit) {
+            Some(wallet) if short.is_positive() => purse.minor(wallet, &short, Rounding::Up).map_err(too_large)?,
+            _ => 0,
+        };
+        if short <= room { Ok(()) } else { self.require(minor, covers) }
+    }
+
+    /// Takes what `burn` can get of what is asked: first of what debts leave, if it matters, and then, because the rest is to
+    /// be spent all the same, of what open usage and unpaid invoices would have had. `alike`: of wallets that pay for the
+    /// same. Returns what is missing then.
+    pub fn take<T: Copy + Default + PartialEq>(
+        &mut self,
+        asked: T,
+        alike: bool,
+        burn: impl Fn(T, &mut Purse, &mut Vec<Taken>) -> Result<T, QuantityError>,
+    ) -> Outcome<(Vec<Taken>, T)> {
+        let mut taken = Vec::new();
+        if alike && self.of_now {
+            self.unclaim()?;
+        }
+        let mut missing = burn(asked, &mut self.account.purse, &mut taken).map_err(too_large)?;
+        if missing != T::default() && !self.claimed.is_empty() {
+            self.unclaim()?;
+            missing = burn(missing, &mut self.account.purse, &mut taken).map_err(too_large)?;
+        }
+        Ok((taken, missing))
+    }
+
+    /// Gives back what open usage and unpaid invoices have taken: it is missing then.
+    fn unclaim(&mut self) -> Outcome<()> {
+        let claimed = std::mem::take(&mut self.claimed);
+        self.account.purse.put_back(&claimed).map_err(too_large)?;
+        if let Some(share) = self.shares.last_mut() {
+            share.open_usage += claimed.iter().map(|taken| taken.minor).sum::<i128>();
+        }
+        Ok(())
+    }
+}
+
+/// Whether a wallet holds a credit unit.
+pub fn holds(wallet: &Wallet, unit: &str) -> bool {
+    wallet.unit.as_ref().is_some_and(|held| held.key == unit)
 }
 
 /// The error for credit that is not there.
@@ -101,21 +166,22 @@ pub fn insufficient(account: &Account, minor: i128, capacity: i128) -> Fail {
         .hint("SELECT * FROM meterflow.wallet_balance(customer_id) shows what uses it; meterflow.top_up() adds to it.")
 }
 
-/// What a quantity of a meter would cost the customer on top of all it has used, in minor units: with tiers, coupons,
-/// promotional credit and taxes as they would be.
+/// What a quantity of a meter would cost the customer on top of all that it has used and that holds are for, in minor units.
 pub fn cost(account: &Account, meter: &str, quantity: &Amount) -> Outcome<i128> {
-    let total = |more| {
-        let open = billing::open(
-            &account.tenant,
-            &account.customer,
-            &account.currency,
-            account.purse.as_of,
-            more,
-            account.clone(),
-        );
-        open.map(|open| open.total)
-    };
-    Ok((total(Some((meter, quantity)))? - total(None)?).max(0))
+    let held = spi::one(
+        "SELECT coalesce(sum(quantity), 0) FROM meterflow.holds \
+          WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'open' AND expires_at > $4 AND meter_key = $5",
+        &[
+            account.tenant.as_str().into(),
+            account.customer.as_str().into(),
+            account.currency.as_str().into(),
+            spi::time(account.purse.as_of),
+            meter.into(),
+        ],
+        See::Statement,
+        |row| ledger::stored(row, 0),
+    )?;
+    billing::cost(account, meter, &held.unwrap_or_default(), quantity)
 }
 
 /// What live lots of each wallet are worth, in minor units.
@@ -138,12 +204,25 @@ fn fill(shares: &mut [Share], before: &[i128], after: &[i128], missing: i128, ad
 }
 
 fn unpaid_invoices(account: &Account) -> Outcome<i128> {
-    let unpaid = spi::one(
-        "SELECT coalesce(sum(amount_due - amount_paid - amount_offset), 0) FROM meterflow.invoices \
-          WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'finalized'",
-        &[account.tenant.as_str().into(), account.customer.as_str().into(), account.currency.as_str().into()],
-        See::Statement,
-        |row| account.money(&ledger::stored(row, 0)?),
-    )?;
+    let (sql, at) = if account.past {
+        (
+            "SELECT coalesce(sum(i.amount_due - coalesce(p.paid, 0) - coalesce(n.offset_amount, 0)), 0) FROM meterflow.invoices i, \
+                 LATERAL (SELECT sum(CASE WHEN p.kind = 'payment' THEN p.amount - p.overpaid WHEN p.credit_note_id IS NULL THEN -p.amount END) AS paid \
+                            FROM meterflow.payments p WHERE p.tenant_id = i.tenant_id AND p.invoice_id = i.id AND p.received_at <= $4) p, \
+                 LATERAL (SELECT sum(n.offset_amount) AS offset_amount FROM meterflow.credit_notes n WHERE n.tenant_id = i.tenant_id AND n.invoice_id = i.id AND n.issued_at <= $4) n \
+           WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.currency = $3 AND i.issued_at <= $4 AND (i.voided_at IS NULL OR i.voided_at > $4)",
+            Some(account.purse.as_of),
+        )
+    } else {
+        (
+            "SELECT coalesce(sum(amount_due - amount_paid - amount_offset), 0) FROM meterflow.invoices \
+           WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'finalized'",
+            None,
+        )
+    };
+    let mut args =
+        vec![account.tenant.as_str().into(), account.customer.as_str().into(), account.currency.as_str().into()];
+    args.extend(at.map(spi::time));
+    let unpaid = spi::one(sql, &args, See::Statement, |row| account.money(&ledger::stored(row, 0)?))?;
     Ok(unpaid.unwrap_or_default())
 }

@@ -2,6 +2,7 @@
 
 use pgrx::prelude::*;
 
+use crate::core::ledger::{Lot, Source};
 use crate::core::pricing::{Amount, Rounding};
 use crate::ledger::{Account, Act, Given, Journal, Life, Sum, give_back, locked, stored, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
@@ -19,6 +20,7 @@ struct Grant {
     currency: String,
     transaction: i64,
     remaining: Amount,
+    effective_at: i64,
     lasting: Option<Life>,
 }
 
@@ -60,6 +62,7 @@ impl Grant {
                 currency: account.currency.clone(),
                 transaction: row.int8(2)?,
                 remaining: stored(row, 3)?,
+                effective_at: life.effective_at,
                 lasting: row.bool(4)?.then_some(life),
             })
         })?
@@ -67,23 +70,34 @@ impl Grant {
     }
 
     /// An error when holds have set aside what would be taken.
-    fn free(&self, account: &Account, minor: i128) -> Outcome<()> {
+    fn free(&self, account: &Account, amount: &Amount) -> Outcome<()> {
         if account.held.is_empty() {
             return Ok(());
         }
-        let held: i128 = account.held.iter().map(|held| held.minor).sum();
-        let left = account.purse.left(|_| true).map_err(too_large)?;
-        if left - minor < held {
+        let (mut with, mut without) = (account.clone(), account.clone());
+        let lots = &mut without.purse.lots;
+        let own = |lot: &&mut Lot| match (lot.source, self.lasting) {
+            (Source::Grant(id), _) => id == self.id,
+            (Source::Lasting, Some(life)) => {
+                (lot.wallet, lot.priority, lot.promotional) == (self.wallet, life.priority, life.promotional)
+            }
+            _ => false,
+        };
+        if let Some(lot) = lots.iter_mut().find(own) {
+            lot.remaining = lot.remaining.checked_sub(amount).map_err(too_large)?;
+        }
+        // What no credit is set aside for stands on what a postpaid wallet may owe.
+        let (with, without) = (with.set_aside()?, without.set_aside()?);
+        if without > with && without > account.may_owe()? {
             return Err(Fail::new(
                 SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("credit grant {} is set aside by holds", self.id),
             )
             .detail(format!(
-                "Of {} {} that customer \"{}\" has, holds have {}.",
-                account.shown(left),
+                "Without it, {} {} of what holds of customer \"{}\" have set aside would not be there.",
+                account.shown(without - with),
                 self.currency,
-                self.customer,
-                account.shown(held)
+                self.customer
             ))
             .hint("Release the holds first, or wait until they expire."));
         }
@@ -108,13 +122,7 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             let grant = Grant::read(&account, "id", grant_id)?;
             let (kind, to) = if verb == "void_grant" { ("void", "voids") } else { ("expiry", "breakage") };
             let minor = account.purse.minor(grant.wallet, &grant.remaining, Rounding::Down).map_err(too_large)?;
-            let alive = account.purse.lots.iter().any(|lot| match lot.source {
-                crate::core::ledger::Source::Grant(id) => id == grant.id && lot.is_live(now),
-                _ => false,
-            }) || grant.lasting.is_some();
-            if alive {
-                grant.free(&account, minor)?;
-            }
+            grant.free(&account, &grant.remaining)?;
             if grant.remaining.is_zero() {
                 return Err(Fail::new(
                     SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -134,7 +142,9 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             let transaction = journal.act(&account, &act)?;
             let lot = (grant.id, grant.lasting);
             let sum = Sum { amount: grant.remaining, minor };
-            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, now)?;
+            // Of a grant to come: when it would have begun.
+            let when = now.max(grant.effective_at);
+            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, when)?;
             journal.write([&account])?;
             Ok(transaction)
         })
@@ -188,7 +198,7 @@ fn refund_transaction(
                     .filter(|given| given.is_positive() && given.shortest().scale() <= account.purse.digits);
                 let minor = given.map(|given| account.money(&given)).transpose()?;
                 minor.filter(|minor| *minor <= most).ok_or_else(|| {
-                    Fail::parameter("more would be refunded than is left to refund")
+                    Fail::parameter("a refund takes back a part or all of what is left")
                         .detail(format!("{} is asked for, {} {currency} is left.", amount.text(), account.shown(most)))
                         .hint("Leave the amount out to refund all that is left.")
                 })
@@ -205,7 +215,6 @@ fn refund_transaction(
                 let grant = Grant::read(&account, "transaction_id", transaction_id)?;
                 let most = account.purse.minor(grant.wallet, &grant.remaining, Rounding::Down).map_err(too_large)?;
                 let minor = nothing_left(minor(most)?, transaction_id)?;
-                grant.free(&account, minor)?;
                 let part = if minor == most {
                     grant.remaining
                 } else {
@@ -215,6 +224,7 @@ fn refund_transaction(
                         Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
                     }
                 };
+                grant.free(&account, &part)?;
                 let transaction = journal.act(&account, &act)?;
                 let lot = (grant.id, grant.lasting);
                 journal.of_grant(
@@ -224,7 +234,7 @@ fn refund_transaction(
                     lot,
                     -Sum { amount: part, minor },
                     "payments",
-                    now,
+                    now.max(grant.effective_at),
                 )?;
                 journal.write([&account])?;
                 return Ok(transaction);

@@ -12,7 +12,10 @@ use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::args::{Sum, body, key, known, need};
-use super::position::{Position, insufficient};
+use super::position::{Position, holds, insufficient};
+
+/// Minor units that may be added at once, as on a line of an invoice: sums of credit are far from what does not fit.
+const MOST: i128 = 10_i128.pow(30);
 
 /// Puts credit into a wallet as a new grant; returns the transaction and the grant.
 #[pg_extern(sql = "")]
@@ -34,7 +37,7 @@ fn add_credit(
     let add = || -> Outcome<i64> {
         let customer = need(verb, "customer_id", customer_id)?;
         let sum = Sum::read(&tenant, verb, amount, currency)?;
-        let wallet = need(verb, "wallet", wallet)?;
+        let wallet = need(verb, "wallet", wallet.filter(|wallet| !wallet.is_empty()))?;
         let priority = need(verb, "priority", priority)?;
         let idempotency_key = key(verb, idempotency_key)?;
         let at = |time: Option<TimestampWithTimeZone>| time.map(|time| unix_micros(time.into_inner()));
@@ -72,6 +75,15 @@ fn add_credit(
                     .hint("It counts from effective_at on, and until before expires_at."));
             }
             let place = open_wallet(&mut account, &sum, wallet)?;
+            let minor = account.purse.minor(place, &sum.amount, Rounding::Up).map_err(too_large)?;
+            if minor > MOST {
+                return Err(Fail::new(
+                    SqlState::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+                    "so much credit can not be added at once",
+                )
+                .detail(format!("The amount is {}.", sum.text()))
+                .hint("There is not so much money: look for a mistake in the unit."));
+            }
             let mut journal = Journal::new(&tenant, now);
             let (kind, from) = if verb == "top_up" { ("top_up", "payments") } else { ("grant", "promotions") };
             let act = Act { kind, description, key: Some((idempotency_key, &body)), ..Act::default() };
@@ -132,6 +144,11 @@ pub struct Of<'a> {
 }
 
 impl Of<'_> {
+    /// They all pay for the same: one wallet, or all that pay for anything.
+    fn are_alike(&self) -> bool {
+        self.wallet.is_some() || self.meter.is_none()
+    }
+
     fn covers(&self, wallet: &Wallet) -> bool {
         match self.wallet {
             Some(name) => wallet.name == name,
@@ -168,21 +185,20 @@ fn debit(
             &meter_key,
             &i64::from(overdraw),
         ]);
-        locked(&tenant, customer, &sum.currency, None, |mut account, now| {
+        locked(&tenant, customer, &sum.currency, None, |account, now| {
             if let Some(id) = known(&tenant, idempotency_key, &body)? {
                 return Ok(id);
             }
             let of = Of { wallet, meter: meter_key };
             let mut journal = Journal::new(&tenant, now);
-            let minor = worth(&account, &sum)?;
+            let mut position = Position::of(account)?;
             if !overdraw {
-                require(&account, minor, of)?;
+                require(&position, &sum, of)?;
             }
-            account.set_aside()?;
             let act = Act { kind: "debit", description, key: Some((idempotency_key, &body)), ..Act::default() };
-            let transaction = journal.act(&account, &act)?;
-            spend(&mut account, &mut journal, transaction, &sum, minor, of, overdraw)?;
-            journal.write([&account])?;
+            let transaction = journal.act(&position.account, &act)?;
+            spend(&mut position, &mut journal, transaction, &sum, of, overdraw)?;
+            journal.write([&position.account])?;
             Ok(transaction)
         })
     };
@@ -191,115 +207,146 @@ fn debit(
 
 /// What a sum is worth in minor units; of a unit rounded up.
 pub fn worth(account: &Account, sum: &Sum) -> Outcome<i128> {
-    match &sum.unit {
-        None => sum.minor(),
-        Some(key) => {
-            let wallet = account
-                .purse
-                .wallets
-                .iter()
-                .position(|wallet| wallet.unit.as_ref().is_some_and(|unit| unit.key == *key));
-            match wallet {
-                Some(wallet) => account.purse.minor(wallet, &sum.amount, Rounding::Up).map_err(too_large),
-                None => Err(insufficient(account, 0, 0).detail(format!(
-                    "Customer \"{}\" has no wallet that holds {key}; {} is asked for.",
-                    account.customer,
-                    sum.text()
-                ))),
-            }
-        }
+    let Some(key) = &sum.unit else { return sum.minor() };
+    match account.purse.wallets.iter().position(|wallet| holds(wallet, key)) {
+        Some(wallet) => account.purse.minor(wallet, &sum.amount, Rounding::Up).map_err(too_large),
+        None => Err(insufficient(account, 0, 0).detail(format!(
+            "Customer \"{}\" has no wallet that holds {key}; {} is asked for.",
+            account.customer,
+            sum.text()
+        ))),
     }
 }
 
-/// An error unless so much is available. Without debts, what there is says it.
-pub fn require(account: &Account, minor: i128, of: Of<'_>) -> Outcome<()> {
-    if account.owes || !account.held.is_empty() {
-        return Position::of(account.clone())?.require(minor, |wallet| of.covers(wallet));
+/// An error unless so much is available.
+pub fn require(position: &Position, sum: &Sum, of: Of<'_>) -> Outcome<()> {
+    let minor = worth(&position.account, sum)?;
+    match &sum.unit {
+        None => position.require(minor, |wallet| of.covers(wallet)),
+        Some(key) => position.require_units(key, &sum.amount, minor, |wallet| of.covers(wallet)),
     }
-    let position = Position { account: account.clone(), shares: Vec::new(), worth: Vec::new() };
-    position.require(minor, |wallet| of.covers(wallet))
 }
 
 /// Burns a sum, then lets wallets owe the rest as far as their limits go; `overdraw`: as far as it takes.
 pub fn spend(
-    account: &mut Account,
+    position: &mut Position,
     journal: &mut Journal,
     transaction: i64,
     sum: &Sum,
-    minor: i128,
     of: Of<'_>,
     overdraw: bool,
 ) -> Outcome<()> {
-    let (now, mut taken) = (journal.now, Vec::new());
-    let missing = match &sum.unit {
-        None => account.purse.burn(minor, now, |wallet| of.covers(wallet), &mut taken).map_err(too_large)?,
+    let now = journal.now;
+    let (taken, missing) = match &sum.unit {
+        None => position.take(sum.minor()?, of.are_alike(), |minor, purse, taken| {
+            purse.burn(minor, now, |wallet| of.covers(wallet), taken)
+        })?,
         Some(key) => {
-            let in_unit =
-                |wallet: &Wallet| of.covers(wallet) && wallet.unit.as_ref().is_some_and(|unit| unit.key == *key);
-            let missing = account.purse.burn_amount(sum.amount, now, in_unit, &mut taken).map_err(too_large)?;
-            match account.purse.wallets.iter().position(in_unit) {
-                Some(wallet) => account.purse.minor(wallet, &missing, Rounding::Up).map_err(too_large)?,
-                None => minor,
-            }
+            let in_unit = |wallet: &Wallet| of.covers(wallet) && holds(wallet, key);
+            let (taken, missing) = position.take(sum.amount, of.are_alike(), |amount, purse, taken| {
+                purse.burn_amount(amount, now, in_unit, taken)
+            })?;
+            let purse = &position.account.purse;
+            let missing = match purse.wallets.iter().position(in_unit) {
+                Some(wallet) => purse.minor(wallet, &missing, Rounding::Up).map_err(too_large)?,
+                None => worth(&position.account, sum)?,
+            };
+            (taken, missing)
         }
     };
+    let account = &mut position.account;
     for taken in &taken {
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, of, overdraw, "revenue")
+    owe(account, journal, transaction, missing, now, of, overdraw)
 }
 
-/// Lets wallets owe.
+/// Lets wallets owe for a debt that has this time, each as far as its limit goes; with `overdraw` the first of them what is
+/// still missing then. A wallet does not owe while it has credit: what holds have set aside of it goes first, and is then
+/// what it can still owe.
 fn owe(
     account: &mut Account,
     journal: &mut Journal,
     transaction: i64,
     mut missing: i128,
+    debt: i64,
     of: Of<'_>,
     overdraw: bool,
-    to: &'static str,
 ) -> Outcome<()> {
     let asked = missing;
-    for place in 0..account.purse.wallets.len() {
+    let places: Vec<usize> =
+        (0..account.purse.wallets.len()).filter(|place| of.covers(&account.purse.wallets[*place])).collect();
+    let beyond = places.first().filter(|_| overdraw).map(|place| (*place, true));
+    for (place, beyond) in places.iter().map(|place| (*place, false)).chain(beyond) {
         let wallet = &account.purse.wallets[place];
-        if missing <= 0 || !of.covers(wallet) {
-            continue;
-        }
         let owed = account.purse.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
         let part = match wallet.limit {
-            _ if overdraw => missing,
-            Limit::Unlimited => missing,
-            Limit::Of(limit) => (account.money(&limit)? - owed).clamp(0, missing),
+            Limit::Of(limit) if !beyond => (account.money(&limit)? - owed).clamp(0, missing),
+            _ => missing,
         };
+        missing -= part;
+        let part = take_aside(account, journal, transaction, part, debt, place)?;
         if part > 0 {
             let money = Amount::new(part.into(), account.purse.digits);
-            let amount = match &wallet.unit {
+            let amount = match &account.purse.wallets[place].unit {
                 None => money,
                 Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
             };
-            journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, to, journal.now)?;
-            missing -= part;
+            journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, "revenue", journal.now)?;
         }
     }
     if missing > 0 { Err(insufficient(account, asked, asked - missing)) } else { Ok(()) }
 }
 
-/// Burns what a hold has set aside for a capture; the purse has other holds taken out.
-pub fn capture(
+/// Spends of a wallet what holds have set aside of it; returns what is missing then.
+fn take_aside(
     account: &mut Account,
+    journal: &mut Journal,
+    transaction: i64,
+    mut minor: i128,
+    debt: i64,
+    wallet: usize,
+) -> Outcome<i128> {
+    let now = journal.now;
+    let mut aside = std::mem::take(&mut account.aside);
+    aside.sort_by_key(|aside| aside.lot);
+    for aside in aside {
+        let lot = &account.purse.lots[aside.lot];
+        if minor == 0 || lot.wallet != wallet || !lot.serves(debt, now) {
+            account.aside.push(aside);
+            continue;
+        }
+        account.purse.put_back(&[aside]).map_err(too_large)?;
+        let taken = account.purse.take(aside.lot, aside.minor.min(minor)).map_err(too_large)?;
+        journal.take(account, transaction, &taken, "revenue", now)?;
+        minor -= taken.minor;
+        if taken.minor < aside.minor {
+            let rest = account.purse.take(aside.lot, aside.minor - taken.minor).map_err(too_large)?;
+            account.aside.push(rest);
+        }
+    }
+    Ok(minor)
+}
+
+/// Spends what a hold had set aside, which has been let go of. It was there when the hold was made, so it is spent whatever
+/// has come since.
+pub fn capture(
+    position: &mut Position,
     journal: &mut Journal,
     transaction: i64,
     minor: i128,
     held_at: i64,
     meter: Option<&str>,
 ) -> Outcome<()> {
-    let mut taken = Vec::new();
-    let missing = account.purse.burn(minor, held_at, |wallet| covers(wallet, meter), &mut taken).map_err(too_large)?;
+    let now = journal.now;
+    let (taken, missing) = position.take(minor, meter.is_none(), |minor, purse, taken| {
+        purse.burn(minor, held_at, |wallet| covers(wallet, meter), taken)
+    })?;
+    let account = &mut position.account;
     for taken in &taken {
-        let now = journal.now;
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, Of { wallet: None, meter }, false, "revenue")
+    owe(account, journal, transaction, missing, held_at, Of { wallet: None, meter }, true)
 }
 
 /// Many debits in one transaction: what each came to. A debit fails alone, for want of credit or for a key that was used
@@ -376,15 +423,14 @@ fn transfer(
             ledger::lock(&tenant, customer, &from.currency)?;
             ledger::bring_up_to(&tenant, customer, &from.currency, crate::pg::session::now())?;
         }
-        locked(&tenant, &from.customer, &from.currency, None, |mut giver, now| {
+        locked(&tenant, &from.customer, &from.currency, None, |giver, now| {
             if let Some(id) = known(&tenant, idempotency_key, &body)? {
                 return Ok(id);
             }
             let name = wallet_of(&giver, from.id)?.name.clone();
-            let of = Of { wallet: Some(&name), meter: None };
-            let minor = worth(&giver, &sum)?;
-            require(&giver, minor, of)?;
-            giver.set_aside()?;
+            let position = Position::of(giver)?;
+            require(&position, &sum, Of { wallet: Some(&name), meter: None })?;
+            let mut giver = position.account;
             let mut journal = Journal::new(&tenant, now);
             let act = Act { kind: "transfer", description, key: Some((idempotency_key, &body)), ..Act::default() };
             let transaction = journal.act(&giver, &act)?;
@@ -394,8 +440,9 @@ fn transfer(
                 .burn_amount(sum.amount, now, |wallet| wallet.id == from.id, &mut taken)
                 .map_err(too_large)?;
             if missing.is_positive() {
-                let left = minor - giver.money(&missing).unwrap_or(minor);
-                return Err(insufficient(&giver, minor, left));
+                let short = giver.purse.minor(place_of(&giver, from.id)?, &missing, Rounding::Up).map_err(too_large)?;
+                let minor = worth(&giver, &sum)?;
+                return Err(insufficient(&giver, minor, minor - short));
             }
             let mut moved = Vec::new();
             for taken in &taken {

@@ -26,7 +26,7 @@ const METERS: &str = "
       ('peak', 'call', 'bucket_max', 'units', '{}', '{}', NULL, '15 min', false)";
 
 /// Tables that must come back row by row.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 24] = [
     "events",
     "batches",
     "dedup_keys",
@@ -46,6 +46,10 @@ const TABLES: [&str; 20] = [
     "prices",
     "wallets",
     "wallet_transactions",
+    "features",
+    "entitlements",
+    "entitlement_grants",
+    "entitlement_resets",
     "document_templates",
 ];
 
@@ -116,7 +120,12 @@ fn fill(client: &mut Client, rng: &mut Rng) -> Source {
         "INSERT INTO meterflow.customers (id, name) VALUES ('customer 1', 'One');
          INSERT INTO meterflow.plans (key, name, currency) VALUES ('basic', 'Basic', 'EUR');
          INSERT INTO meterflow.prices (plan_key, meter_key, model) VALUES ('basic', 'units', '{\"model\":\"per_unit\",\"unit_amount\":\"0.01\"}');
-         SELECT meterflow.top_up('customer 1', 100, 'EUR', 'first')",
+         SELECT meterflow.top_up('customer 1', 100, 'EUR', 'first');
+         INSERT INTO meterflow.features (key, kind, meter_key) VALUES ('units', 'metered', 'units'), ('sso', 'boolean', NULL);
+         INSERT INTO meterflow.entitlements (feature_key, plan_key, amount) VALUES ('units', 'basic', 10);
+         INSERT INTO meterflow.entitlements (feature_key, customer_id) VALUES ('sso', 'customer 1');
+         SELECT meterflow.void_quota(meterflow.grant_quota('customer 1', 'units', 5, 'first'), 'a test');
+         SELECT meterflow.reset_quota('customer 1', 'units', 'first')",
     );
     // As an earlier renderer may have taken it: what was kept comes back, even where nothing could render it.
     run(

@@ -10,8 +10,8 @@
 //!
 //! **Which grant pays what.** A debt has a time: now; of a billing period that has ended, its end; of a hold, when it was
 //! made. A grant pays what it had not outlived then, so an allowance for June pays for June also in an invoice of July.
-//! Promotional credit must also have begun by then: July's allowance does not pay for June. Purchased credit is money and
-//! pays old debts too.
+//! Of an invoice promotional credit must also have begun by then: July's allowance does not pay for June. Purchased credit
+//! is money and pays old debts too.
 //!
 //! **Overdraft.** A wallet can be made to owe. The next grant that begins pays that first, before anything else sees it.
 

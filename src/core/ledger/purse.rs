@@ -63,6 +63,8 @@ pub struct Wallet {
     pub limit: Limit,
     /// What it owes, in its unit: 0 or more.
     pub overdraft: Amount,
+    /// When that last became more; of one that owes nothing it says nothing.
+    pub owes_since: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -93,10 +95,14 @@ impl Lot {
         self.effective_at <= at && at < self.expires_at
     }
 
-    /// Whether it can pay a debt that has this time, looked at as of another.
-    pub fn pays(&self, debt: i64, as_of: i64) -> bool {
-        let begun_by = if self.promotional { debt } else { as_of };
-        self.expires_at > debt && self.effective_at <= begun_by
+    /// Whether it can pay what was spent, or set aside to be spent, at this time, looked at as of another.
+    pub fn serves(&self, debt: i64, as_of: i64) -> bool {
+        self.expires_at > debt && self.effective_at <= as_of
+    }
+
+    /// Whether it can pay a charge that has this time.
+    pub fn pays(&self, charge: i64, as_of: i64) -> bool {
+        self.serves(charge, as_of) && (!self.promotional || self.effective_at <= charge)
     }
 }
 
@@ -124,15 +130,19 @@ impl Purse {
 
     /// Lets grants that have begun pay what their wallets owe, in the order in which they began; returns what they paid.
     ///
-    /// Whoever writes does this first. So where a wallet owes and a grant of it has credit left, the grant began after the
-    /// last write, and the wallet owed then what it owes now: it pays at its start, even if it has expired since.
+    /// Whoever writes does this first, and a wallet only comes to owe when nothing of it is left that lives. So a grant
+    /// that has credit left began after that, and paid at its start, even if it has expired since; or it was dead then,
+    /// and what it has left is none of this debt's.
     pub fn settle(&mut self) -> Result<Vec<Taken>, QuantityError> {
         let mut paid = Vec::new();
         if self.wallets.iter().all(|wallet| wallet.overdraft.is_zero()) {
             return Ok(paid);
         }
-        let mut order: Vec<usize> =
-            (0..self.lots.len()).filter(|lot| self.lots[*lot].effective_at <= self.as_of).collect();
+        let pays = |lot: &Lot| {
+            lot.is_live(self.as_of)
+                || (lot.effective_at <= self.as_of && lot.effective_at > self.wallets[lot.wallet].owes_since)
+        };
+        let mut order: Vec<usize> = (0..self.lots.len()).filter(|lot| pays(&self.lots[*lot])).collect();
         order.sort_by_key(|lot| (self.lots[*lot].effective_at, *lot));
         for place in order {
             let lot = &self.lots[place];
@@ -181,6 +191,15 @@ impl Purse {
         Ok(Taken { lot: place, amount, minor })
     }
 
+    /// Puts back what was taken.
+    pub fn put_back(&mut self, taken: &[Taken]) -> Result<(), QuantityError> {
+        for taken in taken {
+            let lot = &mut self.lots[taken.lot];
+            lot.remaining = lot.remaining.checked_add(&taken.amount)?;
+        }
+        Ok(())
+    }
+
     /// Takes minor units for a debt that has this time, in burn order of the lots that can pay; returns what is missing.
     pub fn burn(
         &mut self,
@@ -194,9 +213,22 @@ impl Purse {
     }
 
     /// As [`Purse::burn`], from the other end: for what is only set aside, so that what burns now has the first lots.
-    pub fn reserve(&mut self, minor: i128, debt: i64, covers: impl Fn(&Wallet) -> bool) -> Result<i128, QuantityError> {
-        let places = (0..self.lots.len()).rev();
-        self.burn_places(places, minor, debt, covers, &mut Vec::new())
+    /// Before them what fewer debts can use: lots that have expired, as they did, and of wallets that are not `open` to all.
+    pub fn reserve(
+        &mut self,
+        minor: i128,
+        debt: i64,
+        covers: impl Fn(&Wallet) -> bool,
+        open: impl Fn(&Wallet) -> bool,
+        taken: &mut Vec<Taken>,
+    ) -> Result<i128, QuantityError> {
+        let mut places: Vec<usize> = (0..self.lots.len()).rev().collect();
+        places.sort_by_key(|place| {
+            let lot = &self.lots[*place];
+            let live = lot.is_live(self.as_of);
+            (live, open(&self.wallets[lot.wallet]), if live { 0 } else { lot.expires_at })
+        });
+        self.burn_places(places.into_iter(), minor, debt, covers, taken)
     }
 
     fn burn_places(
@@ -212,7 +244,7 @@ impl Purse {
                 break;
             }
             let lot = &self.lots[place];
-            if !lot.pays(debt, self.as_of) || !covers(&self.wallets[lot.wallet]) {
+            if !lot.serves(debt, self.as_of) || !covers(&self.wallets[lot.wallet]) {
                 continue;
             }
             let part = self.worth(lot)?.min(minor);
@@ -234,7 +266,7 @@ impl Purse {
     ) -> Result<Amount, QuantityError> {
         for place in 0..self.lots.len() {
             let lot = &self.lots[place];
-            if amount.is_positive() && lot.pays(debt, self.as_of) && covers(&self.wallets[lot.wallet]) {
+            if amount.is_positive() && lot.serves(debt, self.as_of) && covers(&self.wallets[lot.wallet]) {
                 let part = least(lot.remaining, amount);
                 if part.is_positive() {
                     taken.push(self.take_amount(place, part)?);

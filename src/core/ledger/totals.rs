@@ -33,6 +33,8 @@ pub struct Overdraft {
     pub wallet: i64,
     #[serde(with = "text")]
     pub amount: Amount,
+    /// When it last became more; Unix microseconds.
+    pub since: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,10 +65,16 @@ impl Totals {
         Ok(())
     }
 
-    pub fn add_overdraft(&mut self, wallet: i64, change: &Amount) -> Result<(), QuantityError> {
+    /// `now`: when it changes.
+    pub fn add_overdraft(&mut self, wallet: i64, change: &Amount, now: i64) -> Result<(), QuantityError> {
         match self.overdrafts.iter_mut().find(|sum| sum.wallet == wallet) {
-            Some(sum) => sum.amount = sum.amount.checked_add(change)?.shortest(),
-            None => self.overdrafts.push(Overdraft { wallet, amount: *change }),
+            Some(sum) => {
+                sum.amount = sum.amount.checked_add(change)?.shortest();
+                if change.is_positive() {
+                    sum.since = now;
+                }
+            }
+            None => self.overdrafts.push(Overdraft { wallet, amount: *change, since: now }),
         }
         self.overdrafts.retain(|sum| !sum.amount.is_zero());
         Ok(())

@@ -12,6 +12,7 @@
 //! - flexprice's window with one value is a meter with buckets.
 //! - events_count is what a count of the events that have the property says.
 
+mod balance;
 mod case;
 
 use std::collections::{BTreeMap, BTreeSet};

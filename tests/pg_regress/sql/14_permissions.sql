@@ -3,11 +3,12 @@
 SET meterflow.tenant = 'permissions';
 -- Left by a run that was stopped.
 SET client_min_messages = warning;
-DROP ROLE IF EXISTS regress_mf_stranger, regress_mf_ingest, regress_mf_read, regress_mf_admin;
+DROP ROLE IF EXISTS regress_mf_stranger, regress_mf_ingest, regress_mf_read, regress_mf_consume, regress_mf_admin;
 RESET client_min_messages;
 CREATE ROLE regress_mf_stranger;
 CREATE ROLE regress_mf_ingest;
 CREATE ROLE regress_mf_read;
+CREATE ROLE regress_mf_consume;
 CREATE ROLE regress_mf_admin;
 INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('calls', 'call', 'count');
 INSERT INTO meterflow.customers (id) VALUES ('acme');
@@ -15,6 +16,8 @@ INSERT INTO meterflow.plans (key, currency) VALUES ('pro', 'USD'), ('big', 'USD'
 INSERT INTO meterflow.prices (plan_key, key, meter_key, model, advance) VALUES ('pro', 'calls', 'calls', '{"model":"per_unit","unit_amount":1}', false), ('pro', 'seat', NULL, '{"model":"per_unit","unit_amount":10}', true);
 INSERT INTO meterflow.subscriptions (id, customer_id, plan_key, starts_at) VALUES (1401, 'acme', 'pro', now() - interval '2 hours');
 INSERT INTO meterflow.coupons (code, kind, value) VALUES ('TEN', 'percentage', 10);
+INSERT INTO meterflow.features (key, kind, meter_key) VALUES ('api', 'metered', 'calls');
+INSERT INTO meterflow.entitlements (feature_key, customer_id, amount) VALUES ('api', 'acme', 100);
 
 -- Functions that PUBLIC may call. None of them changes anything: whatever is volatile is granted.
 SELECT p.oid::regprocedure AS public_function
@@ -71,6 +74,12 @@ SELECT meterflow.finalize_invoice(1, 'key');
 SELECT meterflow.void_invoice(1, 'why');
 SELECT meterflow.record_payment(1, 1, 'key');
 SELECT meterflow.create_invoice('acme', 'USD', '[]', 'key');
+SELECT meterflow.emit('permissions', 'acme', 'low_balance', '{}');
+SELECT * FROM meterflow.outbox_read('hook');
+SELECT meterflow.outbox_ack('hook', '{1}');
+SELECT meterflow.outbox_fence();
+SELECT meterflow.evaluate_alerts('acme');
+INSERT INTO meterflow.outbox_consumers (name) VALUES ('mine');
 CALL meterflow.run_billing();
 SELECT * FROM meterflow.current_charges('acme');
 SELECT * FROM meterflow.preview_invoice(1401);
@@ -78,6 +87,12 @@ SELECT count(*) FROM meterflow.invoices;
 SELECT * FROM meterflow.usage('calls', now() - interval '1 hour', now());
 SELECT * FROM meterflow.verify();
 SELECT * FROM meterflow.wallet_balance('acme');
+SELECT * FROM meterflow.check_access('acme', 'api');
+SELECT meterflow.grant_quota('acme', 'api', 1, 'key');
+SELECT meterflow.void_quota(1, 'why');
+SELECT meterflow.reset_quota('acme', 'api', 'key');
+SELECT * FROM meterflow.ingest_within('acme', 'api', '[]');
+INSERT INTO meterflow.entitlements (feature_key, customer_id) VALUES ('api', 'acme');
 SELECT * FROM meterflow.status();
 SELECT * FROM meterflow.health();
 SELECT count(*) FROM meterflow.events;
@@ -109,6 +124,8 @@ SELECT meterflow.amend_event('b', '{"properties":{"n":1}}', 'a test') IS NOT NUL
 SELECT count(*) FROM meterflow.events;
 SELECT count(*) FROM meterflow.inbox;
 SELECT * FROM meterflow.usage('calls', now() - interval '1 hour', now() + interval '1 hour', 'acme');
+SELECT * FROM meterflow.check_access('acme', 'api');
+SELECT * FROM meterflow.ingest_within('acme', 'api', '{"transaction_id":"w","customer_id":"acme","event_name":"call"}');
 INSERT INTO meterflow.meters (key, event_name, aggregation) VALUES ('mine', 'call', 'count');
 SELECT * FROM meterflow.maintain();
 \set VERBOSITY default
@@ -151,6 +168,9 @@ SELECT count(*) AS prices FROM meterflow.preview_plan('pro', '{"calls": 5}');
 SELECT meterflow.subscription_status(1401), period_start IS NOT NULL AS period FROM meterflow.current_period(1401);
 SELECT count(*) FROM meterflow.verify_billing();
 SELECT count(*) AS receivables FROM meterflow.receivables();
+SELECT allowed FROM meterflow.check_access('acme', 'api');
+SELECT count(*) AS features FROM meterflow.customer_entitlements('acme');
+SELECT count(*) > 0 AS history FROM meterflow.entitlement_history('acme', 'api', now() - interval '1 hour', now());
 -- Nothing that reads is kept from it.
 SELECT c.oid::regclass AS unreadable FROM pg_class AS c
  WHERE c.relnamespace = 'meterflow'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT has_table_privilege('regress_mf_read', c.oid, 'SELECT') AND c.relname NOT SIMILAR TO '(events|dedup_keys|deltas)_%' ORDER BY 1;
@@ -165,6 +185,26 @@ SELECT * FROM meterflow.bill_due();
 INSERT INTO meterflow.customers (id) VALUES ('mine');
 DELETE FROM meterflow.events;
 SELECT * FROM meterflow.maintain();
+\set VERBOSITY default
+RESET ROLE;
+
+-- To read the outbox, as a consumer that there is.
+INSERT INTO meterflow.outbox_consumers (name, notify) VALUES ('hook', false);
+SELECT meterflow.emit('permissions', 'acme', 'low_balance', '"to the hook"') IS NOT NULL AS written;
+SELECT meterflow.grant_access('regress_mf_consume', 'consume');
+SET ROLE regress_mf_consume;
+SELECT customer_id, kind, payload, attempts FROM meterflow.outbox_read('hook');
+SELECT meterflow.outbox_nack('hook', ARRAY(SELECT id FROM meterflow.outbox WHERE tenant_id = 'permissions'));
+SELECT attempts FROM meterflow.outbox_read('hook');
+SELECT meterflow.outbox_ack('hook', ARRAY(SELECT id FROM meterflow.outbox WHERE tenant_id = 'permissions'));
+\set VERBOSITY sqlstate
+INSERT INTO meterflow.outbox_consumers (name) VALUES ('mine');
+UPDATE meterflow.outbox_consumers SET kinds = NULL;
+INSERT INTO meterflow.outbox (customer_id, kind, payload) VALUES ('acme', 'low_balance', '{}');
+SELECT meterflow.emit('permissions', 'acme', 'low_balance', '{}', true);
+SELECT meterflow.evaluate_alerts('acme');
+SELECT count(*) FROM meterflow.alerts;
+SELECT count(*) FROM meterflow.events;
 \set VERBOSITY default
 RESET ROLE;
 
@@ -198,7 +238,17 @@ SELECT meterflow.create_invoice('admins', 'USD', '[{"description":"Setup","amoun
 SELECT meterflow.finalize_invoice(:draft, 'final') > 0 AS final;
 CALL meterflow.run_billing();
 SELECT count(*) FROM meterflow.bill_progressive();
+INSERT INTO meterflow.alerts (key, what, currency, critical) VALUES ('low', 'balance', 'USD', 1000);
+SELECT moved FROM meterflow.evaluate_alerts('admins');
+SELECT customer_id, kind, payload->>'level' AS level FROM meterflow.outbox_read('hook') WHERE kind = 'low_balance';
+DELETE FROM meterflow.outbox_consumers WHERE name = 'hook';
+DELETE FROM meterflow.alerts WHERE key = 'low';
 SELECT count(*) FROM meterflow.verify_billing();
+INSERT INTO meterflow.features (key, kind, meter_key) VALUES ('admins', 'metered', 'admins');
+INSERT INTO meterflow.entitlements (feature_key, plan_key, amount) VALUES ('admins', 'pro2', 1);
+SELECT meterflow.grant_quota('admins', 'admins', 5, 'a gift') AS quota \gset
+SELECT meterflow.void_quota(:quota, 'a test') IS NOT NULL AS voided, meterflow.reset_quota('admins', 'admins', 'a reset') > 0 AS reset;
+SELECT accepted FROM meterflow.ingest_within('acme', 'api', '{"transaction_id":"within","customer_id":"acme","event_name":"call"}');
 SELECT p.oid::regprocedure AS not_for_admins FROM pg_proc AS p WHERE p.pronamespace = 'meterflow'::regnamespace AND NOT has_function_privilege('regress_mf_admin', p.oid, 'EXECUTE');
 RESET ROLE;
 
@@ -254,7 +304,7 @@ ALTER TABLE meterflow.rollups DISABLE ROW LEVEL SECURITY;
 ALTER TABLE meterflow.deltas DISABLE ROW LEVEL SECURITY;
 
 -- What was granted is taken back, and access that does not exist is refused.
-SELECT meterflow.grant_access(r, 'none') FROM unnest('{regress_mf_stranger,regress_mf_ingest,regress_mf_read,regress_mf_admin}'::regrole[]) AS r;
+SELECT meterflow.grant_access(r, 'none') FROM unnest('{regress_mf_stranger,regress_mf_ingest,regress_mf_read,regress_mf_consume,regress_mf_admin}'::regrole[]) AS r;
 SELECT r.rolname, count(p.*) AS functions
   FROM pg_roles AS r LEFT JOIN pg_proc AS p ON p.pronamespace = 'meterflow'::regnamespace AND p.provolatile = 'v' AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
  WHERE r.rolname LIKE 'regress\_mf\_%' GROUP BY 1 ORDER BY 1;
@@ -264,4 +314,5 @@ SELECT meterflow.grant_access(NULL, 'read');
 DROP ROLE regress_mf_stranger;
 DROP ROLE regress_mf_ingest;
 DROP ROLE regress_mf_read;
+DROP ROLE regress_mf_consume;
 DROP ROLE regress_mf_admin;

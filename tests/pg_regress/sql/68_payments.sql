@@ -12,7 +12,7 @@ CREATE TEMPORARY VIEW invoice_list AS
     FROM meterflow.invoices WHERE tenant_id = 'payments' ORDER BY sequence NULLS LAST, id;
 CREATE TEMPORARY VIEW credit_list AS
   SELECT source, amount, left_over FROM (SELECT a.source, a.amount, c.left_over FROM meterflow.account_credits a
-    LEFT JOIN meterflow.open_credits(a.customer_id, a.currency) c ON c.source = 'account' AND c.id = a.id WHERE a.tenant_id = 'payments' ORDER BY a.id) l;
+    LEFT JOIN meterflow.open_account_credits(a.customer_id, a.currency) c ON c.id = a.id WHERE a.tenant_id = 'payments' ORDER BY a.id) l;
 
 -- Lines given by hand, with taxes: one with a rate of its own, included.
 SELECT meterflow.create_invoice('acme-lab', 'EUR', '[{"description":"Setup","amount":"250"},{"description":"Hours","quantity":"3.5","unit_amount":"120.333"},
@@ -303,5 +303,5 @@ SELECT paid - refunded = charged - noted - owed + unused + promised AS every_cen
   FROM (SELECT (SELECT sum(p.amount) FROM meterflow.payments AS p WHERE p.tenant_id = t AND p.kind = 'payment') AS paid, (SELECT sum(p.amount) FROM meterflow.payments AS p WHERE p.tenant_id = t AND p.kind = 'refund') AS refunded,
                (SELECT sum(i.total) FROM meterflow.invoices AS i WHERE i.tenant_id = t AND i.status <> 'void') AS charged, (SELECT sum(n.total) FROM meterflow.credit_notes AS n WHERE n.tenant_id = t) AS noted,
                (SELECT sum(r.open_amount) FROM meterflow.receivables(now() + interval '1 minute') AS r) AS owed,
-               (SELECT sum(c.left_over) FROM meterflow.customers AS u, meterflow.open_credits(u.id, 'EUR') AS c WHERE u.tenant_id = t) AS unused, (SELECT sum(n.refund - n.refunded) FROM meterflow.credit_notes AS n WHERE n.tenant_id = t) AS promised
+               (SELECT sum(c.left_over) FROM meterflow.customers AS u, meterflow.open_account_credits(u.id, 'EUR') AS c WHERE u.tenant_id = t) AS unused, (SELECT sum(n.refund - n.refunded) FROM meterflow.credit_notes AS n WHERE n.tenant_id = t) AS promised
           FROM meterflow.current_tenant() AS t) AS m;

@@ -14,7 +14,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
   GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
   -- Times of now and numbers from sequences.
-  detail := regexp_replace(regexp_replace(detail, '(Change|Redemption|transaction) \d+', '\1 N', 'g'), to_char(now(), 'YYYY-MM-DD') || ' [0-9:.+]+', 'NOW', 'g');
+  detail := regexp_replace(regexp_replace(detail, '(Change|Redemption|transaction|Grant|Reset) \d+', '\1 N', 'g'), to_char(now(), 'YYYY-MM-DD') || ' [0-9:.+]+', 'NOW', 'g');
   RETURN concat_ws(E'\n    ', code || ' ' || message, nullif(CASE WHEN detail NOT LIKE 'Failing row%' THEN detail END, ''), nullif(hint, ''));
 END $$;
 

@@ -19,7 +19,7 @@ COMMENT ON COLUMN meterflow.top_up_rules.threshold IS 'In the currency, of all t
 COMMENT ON COLUMN meterflow.top_up_rules.amount IS 'In what the wallet holds: its currency or its credit unit.';
 COMMENT ON COLUMN meterflow.top_up_rules.cooldown IS 'How long after a request the next one may follow, however it ended: a card that is declined is not tried again at once.';
 COMMENT ON COLUMN meterflow.top_up_rules.monthly_cap IS 'What may be requested in a calendar month of the customer''s time zone, failed requests aside. Null: without limit.';
-COMMENT ON COLUMN meterflow.top_up_rules.expires_after IS 'How long the credit lives. Null: for ever.';
+COMMENT ON COLUMN meterflow.top_up_rules.expires_after IS 'How long the credit lives, from its payment on. Null: for ever.';
 
 CREATE TABLE meterflow.top_up_requests (
   tenant_id       text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
@@ -107,7 +107,7 @@ BEGIN
   END IF;
   IF to_status = 'confirmed' THEN
     added := meterflow.top_up(request.customer_id, request.amount, request.unit, 'top_up_request:' || request_id, coalesce(reason, 'automatic top-up'), request.name,
-                              coalesce(request.created_at + request.expires_after, 'infinity'));
+                              coalesce(statement_timestamp() + request.expires_after, 'infinity'));
   END IF;
   UPDATE meterflow.top_up_requests AS q SET status = to_status, reason = settle_top_up.reason, transaction_id = added, settled_at = clock_timestamp()
    WHERE q.tenant_id = tenant AND q.id = request_id;
