@@ -243,7 +243,7 @@ SELECT customer_id, bill_at, outcome, amount_due FROM pg_temp.bill('2025-12-16')
 SELECT max(id) FILTER (WHERE customer_id = 'void') AS first, max(id) FILTER (WHERE customer_id = 'void, next') AS other, max(id) FILTER (WHERE customer_id = 'credit' AND total < 0) AS negative FROM meterflow.invoices WHERE tenant_id = 'invoices' \gset
 SELECT subtotal, discount, credited, amount_due FROM meterflow.invoices WHERE tenant_id = 'invoices' AND id = :first;
 SELECT meterflow.void_invoice(:first, 'wrong address'), meterflow.void_invoice(:first, 'once more'), meterflow.void_invoice(:other, 'to be billed with the next');
-SELECT status, voided_at IS NOT NULL AS voided, void_reason, number IS NOT NULL AS numbered FROM meterflow.invoices WHERE tenant_id = 'invoices' AND id IN (:first, :other);
+SELECT status, voided_at IS NOT NULL AS voided, void_reason, number IS NOT NULL AS numbered FROM meterflow.invoices WHERE tenant_id = 'invoices' AND id IN (:first, :other) ORDER BY id;
 SELECT w.kind, w.amount FROM meterflow.wallet_transactions AS w WHERE w.tenant_id = 'invoices' ORDER BY w.id;
 SELECT meterflow.regenerate_invoice(:first, 'again') AS second \gset
 SELECT meterflow.regenerate_invoice(:first, 'again') = :second AS same;
