@@ -41,7 +41,10 @@ impl Replay {
                     assert_eq!((text(row, 5).as_str(), number(row, 6)), ("captured", 0), "{done:?}");
                 }
                 Act::Release { hold } if done.came_of_it[0].is_ok() => {
-                    assert_eq!(text(&found.holds[hold], 5), "released", "{done:?}");
+                    // One that has expired has let go by itself.
+                    let row = &found.holds[hold];
+                    let expired = number(row, 4) <= done.acknowledged && text(row, 5) != "captured";
+                    assert!(expired || text(row, 5) == "released", "{done:?}: {row:?}");
                 }
                 Act::Void { invoice } if done.came_of_it[0].is_ok() => {
                     assert_eq!(text(&found.invoices[invoice], 2), "void", "{done:?}");
@@ -82,8 +85,8 @@ impl Replay {
             for rule in self.rules.iter().filter(|rule| rule.customer == customer) {
                 rule.give(&mut account, at);
             }
-            let (open, unpaid) = (self.open(customer, at), self.unpaid(customer, at));
-            let (shares, _) = account.position(&open, unpaid, at, |_| true);
+            let debts = self.debts(customer, at).pop().expect("what is owed by now");
+            let (shares, _) = account.position(&debts, at, |_| true);
             assert_eq!(found.len(), account.wallets.len());
             for row in found {
                 let place = self.wallet(customer, number(&row, 1));

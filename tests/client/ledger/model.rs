@@ -55,6 +55,13 @@ pub struct Charge {
     pub api: bool,
 }
 
+/// What a customer owes besides, before anything is held: usage that nobody has billed, and invoices to pay.
+#[derive(Clone, Debug, Default)]
+pub struct Debts {
+    pub usage: Vec<Charge>,
+    pub unpaid: i64,
+}
+
 /// Cents taken of a wallet's grant, by its place; None: lent by the wallet.
 pub type Taken = Vec<(usize, Option<usize>, i64)>;
 
@@ -165,23 +172,31 @@ impl Account {
         active
     }
 
-    /// Takes out what holds rely on: first what is not wanted for something else, what has ended, and of limited wallets;
-    /// of these what burns last.
-    fn set_aside(&mut self, now: i64, wanted: impl Fn(&Grant, &Wallet) -> bool) -> Taken {
-        let mut aside = Taken::new();
+    /// Takes out what holds rely on: what has ended, then limited wallets, then the rest; of these what burns last.
+    /// Returns what no credit is there for, too.
+    fn set_aside(&mut self, now: i64) -> (Taken, i64) {
+        let (mut aside, mut missing) = (Taken::new(), 0);
         for hold in self.active(now) {
             let mut order = self.order();
             order.reverse();
             order.sort_by_key(|place| {
                 let grant = &self.grants[*place];
-                let (wallet, lives) = (&self.wallets[grant.wallet], grant.lives(now));
-                (wanted(grant, wallet), lives, !wallet.limited, if lives { 0 } else { grant.ends })
+                let lives = grant.lives(now);
+                (lives, !self.wallets[grant.wallet].limited, if lives { 0 } else { grant.ends })
             });
             let usable =
                 |grant: &Grant, wallet: &Wallet| grant.serves(hold.made, now) && (hold.for_api || !wallet.limited);
-            self.take(order, hold.cents, usable, &mut aside);
+            missing += self.take(order, hold.cents, usable, &mut aside);
         }
-        aside
+        (aside, missing)
+    }
+
+    /// Takes out what is owed: usage as its invoice would, then invoices. Returns what of each no credit is there for.
+    fn claim(&mut self, debts: &Debts, now: i64) -> (Taken, i64, i64) {
+        let (mut taken, usage_missing) = self.pay(&debts.usage, now);
+        let any = |grant: &Grant, wallet: &Wallet| grant.lives(now) && !wallet.limited;
+        let unpaid_missing = self.take(self.order(), debts.unpaid, any, &mut taken);
+        (taken, usage_missing, unpaid_missing)
     }
 
     fn put_back(&mut self, taken: &Taken) {
@@ -192,60 +207,101 @@ impl Account {
         }
     }
 
-    /// Spends, of what burns first and no hold needs; what is missing wallets owe, and have nothing left then.
+    /// Spends, in burn order. Wallets that all pay for the same only have to have enough left: if no ended period is to be
+    /// billed, what burns first is taken of all that no hold has. Else of what debts leave, and then of what they would have
+    /// had. What is missing wallets owe, and have nothing left then.
     pub fn spend(
         &mut self,
         cents: i64,
         debt: i64,
+        debts: &Debts,
         now: i64,
         covers: impl Fn(&Wallet) -> bool,
+        alike: bool,
         force: bool,
     ) -> Result<Taken, i64> {
-        let aside = self.set_aside(now, |grant, wallet| grant.serves(debt, now) && covers(wallet));
-        let mut taken = Taken::new();
+        let mut plan = self.clone();
+        let (claimed, ..) = plan.claim(debts, now);
+        let (aside, _) = plan.set_aside(now);
         let usable = |grant: &Grant, wallet: &Wallet| grant.serves(debt, now) && covers(wallet);
-        let mut missing = self.take(self.order(), cents, usable, &mut taken);
-        self.put_back(&aside);
-        for beyond in [false, true] {
-            for place in self.ranked() {
-                let wallet = &self.wallets[place];
-                if !covers(wallet) || (beyond && !force) {
-                    continue;
-                }
-                let part = if beyond { missing } else { (wallet.limit - wallet.owed).clamp(0, missing) };
-                missing -= part;
-                let own = |grant: &Grant, _: &Wallet| grant.wallet == place && grant.serves(debt, now);
-                let lent = self.take(self.order(), part, own, &mut taken);
-                if lent > 0 {
-                    self.wallets[place].owed += lent;
-                    self.wallets[place].owes_since = now;
-                    taken.push((place, None, lent));
-                }
+        let (mut taken, mut missing) = (Taken::new(), cents);
+        if !alike || debts.usage.iter().any(|charge| charge.at < now) {
+            missing = plan.take(plan.order(), missing, usable, &mut taken);
+        }
+        plan.put_back(&claimed);
+        missing = plan.take(plan.order(), missing, usable, &mut taken);
+        plan.put_back(&aside);
+        let covered: Vec<usize> = self.ranked().into_iter().filter(|place| covers(&self.wallets[*place])).collect();
+        let beyond = covered.first().filter(|_| force).map(|place| (*place, true));
+        for (place, beyond) in covered.iter().map(|place| (*place, false)).chain(beyond) {
+            let wallet = &plan.wallets[place];
+            let part = if beyond { missing } else { (wallet.limit - wallet.owed).clamp(0, missing) };
+            missing -= part;
+            let own = |grant: &Grant, _: &Wallet| grant.wallet == place && grant.serves(debt, now);
+            let lent = plan.take(plan.order(), part, own, &mut taken);
+            plan.wallets[place].owed += lent;
+            taken.push((place, None, lent));
+        }
+        if missing > 0 { Err(missing) } else { Ok(self.burn(&taken, now)) }
+    }
+
+    /// What a debit, a capture or a transfer takes. Lasting grants of one wallet, priority and kind are as one, of which the
+    /// oldest goes first.
+    fn burn(&mut self, planned: &Taken, now: i64) -> Taken {
+        let mut taken = Taken::new();
+        for (wallet, grant, cents) in planned.iter().filter(|(.., cents)| *cents > 0) {
+            if let Some(place) = grant {
+                let lot = self.order().into_iter().filter(|other| self.lot(*other) == self.lot(*place)).collect();
+                let missing = self.take(lot, *cents, |_, _| true, &mut taken);
+                assert_eq!(missing, 0, "what is planned is there");
+            } else {
+                self.wallets[*wallet].owed += cents;
+                self.wallets[*wallet].owes_since = now;
+                taken.push((*wallet, None, *cents));
             }
         }
-        if missing > 0 { Err(missing) } else { Ok(taken) }
+        taken
     }
 
-    pub fn capture(&mut self, hold: i64, cents: i64, now: i64) -> Result<Taken, i64> {
+    fn lot(&self, place: usize) -> (usize, i64, bool, Option<usize>) {
+        let grant = &self.grants[place];
+        (grant.wallet, grant.priority, grant.promotional, if grant.lasting() { None } else { Some(place) })
+    }
+
+    /// Moves what debts and holds leave of a wallet.
+    pub fn transfer(&mut self, cents: i64, from: usize, debts: &Debts, now: i64) -> Result<Taken, i64> {
+        let mut plan = self.clone();
+        plan.claim(debts, now);
+        plan.set_aside(now);
+        let mut taken = Taken::new();
+        let own = |grant: &Grant, _: &Wallet| grant.wallet == from && grant.lives(now);
+        let missing = plan.take(plan.order(), cents, own, &mut taken);
+        if missing > 0 { Err(missing) } else { Ok(self.burn(&taken, now)) }
+    }
+
+    pub fn capture(&mut self, hold: i64, cents: i64, debts: &Debts, now: i64) -> Result<Taken, i64> {
         let Hold { for_api, made, .. } = self.holds.remove(&hold).expect("a hold that was made");
-        self.spend(cents, made, now, |wallet| for_api || !wallet.limited, true)
+        self.spend(cents, made, debts, now, |wallet| for_api || !wallet.limited, !for_api, true)
     }
 
-    /// Pays an invoice: promotional credit, then what was bought, each in burn order, spread over the lines in proportion
-    /// to what is left of them. Returns what is due besides.
-    pub fn pay(&mut self, charges: &[Charge], now: i64, beside_holds: bool) -> (Taken, i64) {
-        let aside = if beside_holds { self.set_aside(now, |_, _| true) } else { Taken::new() };
+    /// Pays an invoice of what no hold has.
+    pub fn invoice(&mut self, charges: &[Charge], now: i64) -> (Taken, i64) {
+        let (aside, _) = self.set_aside(now);
+        let paid = self.pay(charges, now);
+        self.put_back(&aside);
+        paid
+    }
+
+    /// Promotional credit, then what was bought, each in burn order, spread over the lines in proportion to what is left of
+    /// them. Returns what is due besides.
+    fn pay(&mut self, charges: &[Charge], now: i64) -> (Taken, i64) {
         let mut open: Vec<i64> = charges.iter().map(|charge| charge.cents).collect();
         let mut taken = Taken::new();
         for promotional in [true, false] {
             let order: Vec<usize> =
                 self.order().into_iter().filter(|place| self.grants[*place].promotional == promotional).collect();
-            // Lasting grants of one wallet and priority pay as one.
-            let kind = |place: &usize| {
-                let grant = &self.grants[*place];
-                (grant.wallet, grant.priority, if grant.lasting() { 0 } else { grant.id })
-            };
-            let lots: Vec<Vec<usize>> = order.chunk_by(|a, b| kind(a) == kind(b)).map(<[usize]>::to_vec).collect();
+            let same = |a: &usize, b: &usize| self.lot(*a) == self.lot(*b);
+            let lots: Vec<Vec<usize>> = order.chunk_by(same).map(<[usize]>::to_vec).collect();
             for lot in lots {
                 let (first, limited) = (&self.grants[lot[0]], self.wallets[self.grants[lot[0]].wallet].limited);
                 let pays = |charge: &Charge| {
@@ -262,7 +318,6 @@ impl Account {
                 self.take(lot, used, |_, _| true, &mut taken);
             }
         }
-        self.put_back(&aside);
         (taken, open.iter().sum())
     }
 
@@ -302,13 +357,7 @@ impl Account {
 
     /// Wallet by wallet what there is and what debts take of it, those that no credit covers with the last; and what is
     /// available for what `covers` says.
-    pub fn position(
-        &self,
-        usage: &[Charge],
-        unpaid: i64,
-        now: i64,
-        covers: impl Fn(&Wallet) -> bool,
-    ) -> (Vec<Share>, i64) {
+    pub fn position(&self, debts: &Debts, now: i64, covers: impl Fn(&Wallet) -> bool) -> (Vec<Share>, i64) {
         let mut account = self.clone();
         account.settle(now);
         let mut shares = vec![Share::default(); account.wallets.len()];
@@ -317,17 +366,12 @@ impl Account {
             (0..account.wallets.len()).map(|wallet| of(wallet).map(|grant| grant.left).sum()).collect()
         };
         let start = live(&account);
-        let (_, usage_missing) = account.pay(usage, now, false);
+        let used = Debts { usage: debts.usage.clone(), unpaid: 0 };
+        let (_, usage_missing, _) = account.claim(&used, now);
         let after_usage = live(&account);
-        let any = |grant: &Grant, wallet: &Wallet| grant.lives(now) && !wallet.limited;
-        let unpaid_missing = account.take(account.order(), unpaid, any, &mut Taken::new());
+        let (_, _, unpaid_missing) = account.claim(&Debts { usage: Vec::new(), unpaid: debts.unpaid }, now);
         let after_unpaid = live(&account);
-        let mut held_missing = 0;
-        for hold in account.active(now) {
-            let usable =
-                |grant: &Grant, wallet: &Wallet| grant.serves(hold.made, now) && (hold.for_api || !wallet.limited);
-            held_missing += account.take(account.order(), hold.cents, usable, &mut Taken::new());
-        }
+        let (_, held_missing) = account.set_aside(now);
         let end = live(&account);
         let last = account.ranked().into_iter().rfind(|place| !account.wallets[*place].limited);
         for (place, wallet) in account.wallets.iter().enumerate() {

@@ -5,18 +5,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use postgres::Client;
 
-use super::acts::{API_PRICE, Act, CUSTOMERS, DAY, Done, IMG_PRICE, Usage, is_forced, money};
+use super::acts::{API_PRICE, Act, CUSTOMERS, DAY, Done, IMG_PRICE, Usage, is_forced};
 use super::found::{Entries, Found, cents, micros, number, text};
-use super::model::{Account, Charge, Grant, Hold, NEVER, Taken, Wallet};
+use super::model::{Account, Charge, Debts, Grant, Hold, NEVER, Taken, Wallet};
 use crate::event::time;
 use crate::rng::Rng;
 use crate::server::rows;
+
+/// A writer's snapshot is a little younger than the time it writes down.
+const AFTER_THE_CLOCK: i64 = 50_000;
 
 pub struct Replay {
     pub(super) accounts: Vec<Account>,
     pub(super) rules: Vec<Rule>,
     pub(super) started: i64,
-    pub(super) used: Vec<(Usage, i64)>,
+    /// When it was sent and acknowledged.
+    pub(super) used: Vec<(Usage, i64, i64)>,
     pub(super) done: HashMap<String, Done>,
     pub(super) invoices: BTreeMap<i64, Invoice>,
     /// By transaction: whose, and what it took and has not given back.
@@ -135,7 +139,7 @@ impl Replay {
     /// Goes on from where it was, with what sessions have done since.
     pub fn go_on(&mut self, client: &mut Client, done: Vec<Done>) {
         for done in done {
-            let of = |usage: &Vec<Usage>| usage.clone().into_iter().map(|it| (it, done.acknowledged));
+            let of = |usage: &Vec<Usage>| usage.clone().into_iter().map(|it| (it, done.sent, done.acknowledged));
             match &done.act {
                 Act::Use(usage) => self.used.extend(of(usage)),
                 Act::CaptureUsage { usage, .. } if done.came_of_it[0].is_ok() => self.used.extend(of(usage)),
@@ -284,7 +288,9 @@ impl Replay {
         let hold = Hold { cents, for_api: api, made: at, ends: at + millis * 1000 };
         assert_eq!((number(row, 2), number(row, 4)), (cents, hold.ends), "{what}");
         self.is_up_to_date(customer, at, &what);
-        self.must_be_available(customer, cents, at, |wallet| api || !wallet.limited, false, &what);
+        let available = |debts| self.accounts[customer].position(debts, at, |wallet| api || !wallet.limited).1;
+        let available: Vec<i64> = self.debts(customer, at).iter().map(available).collect();
+        assert!(available.iter().any(|there| cents <= *there), "{what}: {cents} given, {available:?} were there");
         self.accounts[customer].holds.insert(id, hold);
     }
 
@@ -302,7 +308,7 @@ impl Replay {
             }
         }
         self.is_up_to_date(customer, issued, &what);
-        let (taken, due) = self.accounts[customer].pay(&charges, issued, true);
+        let (taken, due) = self.accounts[customer].invoice(&charges, issued);
         assert_eq!(number(row, 3), due, "{what}: what is due of {charges:?}");
         let expected = self.entries(customer, &taken, -1);
         if taken.is_empty() {
@@ -312,11 +318,35 @@ impl Replay {
         self.invoices.insert(id, Invoice { customer, due, lines, expected, taken, live: true, created: at });
     }
 
-    /// Usage that nobody has billed, by what was acknowledged by then: others may have been there, too.
-    pub(super) fn open(&self, customer: usize, at: i64) -> Vec<Charge> {
+    /// What a customer owed, as whoever wrote at that time may have seen it: with usage that was acknowledged by then, and
+    /// whichever of that which was on its way.
+    pub(super) fn debts(&self, customer: usize, at: i64) -> Vec<Debts> {
+        let on_its_way: Vec<i64> = self
+            .used
+            .iter()
+            .filter(|(usage, sent, acknowledged)| {
+                usage.customer == customer && at <= *acknowledged && *sent < at + AFTER_THE_CLOCK
+            })
+            .map(|(_, sent, _)| *sent)
+            .collect::<BTreeSet<i64>>()
+            .into_iter()
+            .collect();
+        assert!(on_its_way.len() < 12, "{} acts at once", on_its_way.len());
+        let seen = |choice: usize, it: &i64| {
+            on_its_way.iter().position(|sent| sent == it).is_some_and(|place| choice >> place & 1 == 1)
+        };
+        let debts = |choice: usize| Debts {
+            usage: self.open(customer, at, |sent, acknowledged| acknowledged < at || seen(choice, &sent)),
+            unpaid: self.unpaid(customer, at),
+        };
+        (0..1 << on_its_way.len()).map(debts).collect()
+    }
+
+    /// Usage that nobody has billed, of what was `seen`, by when it was sent and acknowledged.
+    fn open(&self, customer: usize, at: i64, seen: impl Fn(i64, i64) -> bool) -> Vec<Charge> {
         let mut cells: BTreeMap<(i64, bool), i64> = BTreeMap::new();
-        for (usage, acknowledged) in self.used.iter().filter(|(usage, _)| usage.customer == customer) {
-            if *acknowledged < at {
+        for (usage, sent, acknowledged) in self.used.iter().filter(|(usage, ..)| usage.customer == customer) {
+            if seen(*sent, *acknowledged) {
                 let price = if usage.api { API_PRICE } else { IMG_PRICE };
                 *cells.entry(((usage.at - self.started) / DAY, !usage.api)).or_default() += usage.quantity * price;
             }
@@ -334,25 +364,9 @@ impl Replay {
         cells.into_iter().map(charge).filter(|charge| charge.cents > 0).collect()
     }
 
-    pub(super) fn unpaid(&self, customer: usize, at: i64) -> i64 {
+    fn unpaid(&self, customer: usize, at: i64) -> i64 {
         let live = self.invoices.values().filter(|it| it.live && it.customer == customer && it.created <= at);
         live.map(|invoice| invoice.due).sum()
-    }
-
-    pub(super) fn must_be_available(
-        &self,
-        customer: usize,
-        cents: i64,
-        at: i64,
-        covers: impl Fn(&Wallet) -> bool,
-        force: bool,
-        what: &str,
-    ) {
-        if !force {
-            let (open, unpaid) = (self.open(customer, at), self.unpaid(customer, at));
-            let (_, available) = self.accounts[customer].position(&open, unpaid, at, covers);
-            assert!(cents <= available, "{what}: {} given, {} were there", money(cents), available);
-        }
     }
 }
 

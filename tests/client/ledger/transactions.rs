@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::acts::{Act, DAY, Of, money};
 use super::found::{Entries, Found, number, text};
-use super::model::{Account, Grant, NEVER, Taken, Wallet};
+use super::model::{Account, Debts, Grant, NEVER, Taken, Wallet};
 use super::replay::Replay;
 use crate::event::time;
 
@@ -83,19 +83,24 @@ impl Replay {
                     Of::Api => true,
                     Of::Wallet(name) => wallet.name == name,
                 };
-                self.must_be_available(customer, cents, at, covers, force, &what);
-                let taken = self.accounts[customer].spend(cents, at, at, covers, force);
-                self.took(customer, id, taken, &what)
+                let there = |account: &Account, debts: &Debts| force || cents <= account.position(debts, at, covers).1;
+                let spend = |account: &mut Account, debts: &Debts| {
+                    if !there(account, debts) {
+                        return Err(cents);
+                    }
+                    account.spend(cents, at, debts, at, covers, of != Of::Api, force)
+                };
+                self.took(customer, id, at, &actual, &what, spend)
             }
             "capture" => {
                 let hold = number(row, 6);
                 let cents = -number(row, 3);
                 assert!(cents <= self.accounts[customer].holds[&hold].cents, "{what}");
                 assert!(at < self.accounts[customer].holds[&hold].ends, "{what}: it had expired");
-                let taken = self.accounts[customer].capture(hold, cents, at);
-                self.took(customer, id, taken, &what)
+                let capture = |account: &mut Account, debts: &Debts| account.capture(hold, cents, debts, at);
+                self.took(customer, id, at, &actual, &what, capture)
             }
-            "transfer" => self.transfer(found, customer, id, at, &what),
+            "transfer" => self.transfer(found, customer, id, at, &actual, &what),
             "refund" => {
                 let (act, _, _) = self.act(&key.expect("a key"), id);
                 let Act::Refund { transaction, cents: asked } = act else { panic!("{what}: {act:?}") };
@@ -148,18 +153,44 @@ impl Replay {
         Entries::from([((wallet, id), cents - paid), ((wallet, 0), paid)])
     }
 
-    fn took(&mut self, customer: usize, id: i64, taken: Result<Taken, i64>, what: &str) -> Entries {
-        let taken = taken.unwrap_or_else(|missing| panic!("{what}: {} was not there", money(missing)));
-        let mut merged = Taken::new();
-        for (wallet, grant, cents) in taken {
-            match merged.iter_mut().find(|(a, b, _)| (*a, *b) == (wallet, grant)) {
-                Some((.., sum)) => *sum += cents,
-                None => merged.push((wallet, grant, cents)),
+    /// What was spent, given what the customer owed besides: of what may have been seen of that, whatever explains it.
+    fn took(
+        &mut self,
+        customer: usize,
+        id: i64,
+        at: i64,
+        actual: &Entries,
+        what: &str,
+        spend: impl Fn(&mut Account, &Debts) -> Result<Taken, i64>,
+    ) -> Entries {
+        let mut said = Vec::new();
+        for debts in self.debts(customer, at) {
+            let mut account = self.accounts[customer].clone();
+            let taken = match spend(&mut account, &debts) {
+                Ok(taken) => taken,
+                Err(missing) => {
+                    said.push(format!("{} was not there with {debts:?}", money(missing)));
+                    continue;
+                }
+            };
+            let mut merged = Taken::new();
+            for (wallet, grant, cents) in taken {
+                match merged.iter_mut().find(|(a, b, _)| (*a, *b) == (wallet, grant)) {
+                    Some((.., sum)) => *sum += cents,
+                    None => merged.push((wallet, grant, cents)),
+                }
             }
+            let entries = self.entries(customer, &merged, -1);
+            if entries == *actual {
+                self.accounts[customer] = account;
+                self.taken.insert(id, (customer, merged));
+                return entries;
+            }
+            said.push(format!("{entries:?} with {debts:?}"));
         }
-        let entries = self.entries(customer, &merged, -1);
-        self.taken.insert(id, (customer, merged));
-        entries
+        let before = &self.accounts[customer];
+        eprintln!("before: {:#?}\n{:#?}\nholds {:#?}", before.named(), before.grants, before.holds);
+        panic!("{what}: wallet, grant and cents\n   expected {}\n   found    {actual:?}", said.join("\n   or       "));
     }
 
     fn give_back(&mut self, customer: usize, transaction: i64, asked: Option<i64>, at: i64) -> Entries {
@@ -186,7 +217,7 @@ impl Replay {
         entries
     }
 
-    fn transfer(&mut self, found: &Found, customer: usize, id: i64, at: i64, what: &str) -> Entries {
+    fn transfer(&mut self, found: &Found, customer: usize, id: i64, at: i64, actual: &Entries, what: &str) -> Entries {
         let row = &found.transactions[&id];
         let Some(key) = row[7].clone() else {
             // What another customer's wallet has sent: its other half has been looked at.
@@ -201,17 +232,14 @@ impl Replay {
         };
         let (act, _, _) = self.act(&key, id);
         let Act::Transfer { from, to, cents } = *act else { panic!("{what}: {act:?}") };
+        let place = self.wallet(customer, from);
+        let went: Entries = actual.clone().into_iter().filter(|((wallet, _), _)| *wallet == from).collect();
         let covers = |wallet: &Wallet| wallet.id == from;
-        self.must_be_available(customer, cents, at, covers, false, what);
-        let mut spare = self.accounts[customer].clone();
-        let from_place = self.wallet(customer, from);
-        // It moves what is there, and never lends.
-        spare.wallets[from_place].limit = spare.wallets[from_place].owed;
-        let taken = spare.spend(cents, at, at, covers, false);
-        spare.wallets[from_place].limit = self.accounts[customer].wallets[from_place].limit;
-        let taken = taken.unwrap_or_else(|missing| panic!("{what}: {} was not there", money(missing)));
-        self.accounts[customer] = spare;
-        let mut entries = self.entries(customer, &taken, -1);
+        let there = |account: &Account, debts: &Debts| cents <= account.position(debts, at, covers).1;
+        let mut entries = self.took(customer, id, at, &went, what, |account, debts| {
+            if there(account, debts) { account.transfer(cents, place, debts, at) } else { Err(cents) }
+        });
+        let (_, taken) = self.taken.remove(&id).expect("what has just been taken");
         // What arrives is as what went.
         let lives = |account: &Account, grant: &Grant| {
             let starts = if grant.ends == NEVER { 0 } else { grant.starts };
