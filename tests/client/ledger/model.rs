@@ -55,17 +55,26 @@ pub struct Charge {
     pub api: bool,
 }
 
-/// What a customer owes besides, before anything is held: usage that nobody has billed, and invoices to pay.
-#[derive(Clone, Debug, Default)]
-pub struct Debts {
-    pub usage: Vec<Charge>,
-    pub unpaid: i64,
-}
-
 /// Cents taken of a wallet's grant, by its place; None: lent by the wallet.
 pub type Taken = Vec<(usize, Option<usize>, i64)>;
 
-/// What is available for anything, and what each wallet carries.
+/// What is owed beside holds.
+#[derive(Clone, Debug, Default)]
+pub struct Debts {
+    /// Usage that nobody has billed.
+    pub open: Vec<Charge>,
+    pub unpaid: i64,
+}
+
+/// What debts take: of which grants (but for holds), what no credit is there for, and what lives in each wallet before and
+/// after each of them.
+struct Claims {
+    claimed: Taken,
+    missing: [i64; 3],
+    stages: Vec<Vec<i64>>,
+}
+
+/// What a wallet has and carries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Share {
     pub balance: i64,
@@ -172,10 +181,10 @@ impl Account {
         active
     }
 
-    /// Takes out what holds rely on: what has ended, then limited wallets, then the rest; of these what burns last.
-    /// Returns what no credit is there for, too.
-    fn set_aside(&mut self, now: i64) -> (Taken, i64) {
-        let (mut aside, mut missing) = (Taken::new(), 0);
+    /// Takes out what holds rely on: first what has ended, and of limited wallets; of these what burns last. Returns what
+    /// no credit is there for.
+    fn set_aside(&mut self, now: i64, aside: &mut Taken) -> i64 {
+        let mut missing = 0;
         for hold in self.active(now) {
             let mut order = self.order();
             order.reverse();
@@ -186,17 +195,9 @@ impl Account {
             });
             let usable =
                 |grant: &Grant, wallet: &Wallet| grant.serves(hold.made, now) && (hold.for_api || !wallet.limited);
-            missing += self.take(order, hold.cents, usable, &mut aside);
+            missing += self.take(order, hold.cents, usable, aside);
         }
-        (aside, missing)
-    }
-
-    /// Takes out what is owed: usage as its invoice would, then invoices. Returns what of each no credit is there for.
-    fn claim(&mut self, debts: &Debts, now: i64) -> (Taken, i64, i64) {
-        let (mut taken, usage_missing) = self.pay(&debts.usage, now);
-        let any = |grant: &Grant, wallet: &Wallet| grant.lives(now) && !wallet.limited;
-        let unpaid_missing = self.take(self.order(), debts.unpaid, any, &mut taken);
-        (taken, usage_missing, unpaid_missing)
+        missing
     }
 
     fn put_back(&mut self, taken: &Taken) {
@@ -207,101 +208,100 @@ impl Account {
         }
     }
 
-    /// Spends, in burn order. Wallets that all pay for the same only have to have enough left: if no ended period is to be
-    /// billed, what burns first is taken of all that no hold has. Else of what debts leave, and then of what they would have
-    /// had. What is missing wallets owe, and have nothing left then.
+    /// Spends in burn order what holds leave, where it comes of wallets that pay for the same and any credit can pay what is
+    /// open; else what all debts leave, and then what open usage and unpaid invoices would have had. Then wallets owe, and
+    /// with `force` the first of them beyond its limit.
     pub fn spend(
         &mut self,
         cents: i64,
         debt: i64,
-        debts: &Debts,
         now: i64,
+        debts: &Debts,
         covers: impl Fn(&Wallet) -> bool,
-        alike: bool,
         force: bool,
     ) -> Result<Taken, i64> {
-        let mut plan = self.clone();
-        let (claimed, ..) = plan.claim(debts, now);
-        let (aside, _) = plan.set_aside(now);
+        let mut left = self.clone();
+        let claims = left.claim(debts, now);
         let usable = |grant: &Grant, wallet: &Wallet| grant.serves(debt, now) && covers(wallet);
-        let (mut taken, mut missing) = (Taken::new(), cents);
-        if !alike || debts.usage.iter().any(|charge| charge.at < now) {
-            missing = plan.take(plan.order(), missing, usable, &mut taken);
+        let mut taken = Taken::new();
+        let alike = self.wallets.iter().filter(|wallet| covers(wallet)).all(|wallet| !wallet.limited)
+            || self.wallets.iter().filter(|wallet| covers(wallet)).count() == 1;
+        let mut missing = cents;
+        if !alike || debts.open.iter().any(|charge| charge.at < now) {
+            missing = left.take(left.order(), missing, usable, &mut taken);
         }
-        plan.put_back(&claimed);
-        missing = plan.take(plan.order(), missing, usable, &mut taken);
-        plan.put_back(&aside);
-        let covered: Vec<usize> = self.ranked().into_iter().filter(|place| covers(&self.wallets[*place])).collect();
-        let beyond = covered.first().filter(|_| force).map(|place| (*place, true));
-        for (place, beyond) in covered.iter().map(|place| (*place, false)).chain(beyond) {
-            let wallet = &plan.wallets[place];
-            let part = if beyond { missing } else { (wallet.limit - wallet.owed).clamp(0, missing) };
-            missing -= part;
-            let own = |grant: &Grant, _: &Wallet| grant.wallet == place && grant.serves(debt, now);
-            let lent = plan.take(plan.order(), part, own, &mut taken);
-            plan.wallets[place].owed += lent;
-            taken.push((place, None, lent));
+        left.put_back(&claims.claimed);
+        missing = left.take(left.order(), missing, usable, &mut taken);
+        let mut taken = self.take_for(&taken);
+        for beyond in [false, true] {
+            for place in self.ranked() {
+                let wallet = &self.wallets[place];
+                if missing == 0 || !covers(wallet) || (beyond && !force) {
+                    continue;
+                }
+                let part = if beyond { missing } else { (wallet.limit - wallet.owed).clamp(0, missing) };
+                missing -= part;
+                // It does not owe while it has anything: the hold stands on what it can still owe.
+                let own = |grant: &Grant, _: &Wallet| grant.wallet == place && grant.serves(debt, now);
+                let part = self.take(self.order(), part, own, &mut taken);
+                if part > 0 {
+                    self.wallets[place].owed += part;
+                    self.wallets[place].owes_since = now;
+                    taken.push((place, None, part));
+                }
+            }
         }
-        if missing > 0 { Err(missing) } else { Ok(self.burn(&taken, now)) }
+        if missing > 0 { Err(missing) } else { Ok(taken) }
     }
 
-    /// What a debit, a capture or a transfer takes. Lasting grants of one wallet, priority and kind are as one, of which the
-    /// oldest goes first.
-    fn burn(&mut self, planned: &Taken, now: i64) -> Taken {
+    /// Takes what has been found to be there: of lasting grants, which debts do not tell apart, the oldest.
+    fn take_for(&mut self, found: &Taken) -> Taken {
         let mut taken = Taken::new();
-        for (wallet, grant, cents) in planned.iter().filter(|(.., cents)| *cents > 0) {
-            if let Some(place) = grant {
-                let lot = self.order().into_iter().filter(|other| self.lot(*other) == self.lot(*place)).collect();
-                let missing = self.take(lot, *cents, |_, _| true, &mut taken);
-                assert_eq!(missing, 0, "what is planned is there");
-            } else {
-                self.wallets[*wallet].owed += cents;
-                self.wallets[*wallet].owes_since = now;
-                taken.push((*wallet, None, *cents));
-            }
+        for (_, grant, cents) in found {
+            let place = grant.expect("a grant");
+            let lot = self.lot(place);
+            let order = self.order().into_iter().filter(|other| self.lot(*other) == lot).collect();
+            self.take(order, *cents, |_, _| true, &mut taken);
         }
         taken
     }
 
-    fn lot(&self, place: usize) -> (usize, i64, bool, Option<usize>) {
+    /// What burns as one: lasting grants of one wallet, priority and kind; else a grant.
+    fn lot(&self, place: usize) -> (usize, i64, bool, i64) {
         let grant = &self.grants[place];
-        (grant.wallet, grant.priority, grant.promotional, if grant.lasting() { None } else { Some(place) })
+        (grant.wallet, grant.priority, grant.promotional, if grant.lasting() { 0 } else { grant.id })
     }
 
-    /// Moves what debts and holds leave of a wallet.
-    pub fn transfer(&mut self, cents: i64, from: usize, debts: &Debts, now: i64) -> Result<Taken, i64> {
-        let mut plan = self.clone();
-        plan.claim(debts, now);
-        plan.set_aside(now);
+    /// As [`Account::spend`], of what debts leave in one wallet alone.
+    pub fn send(&mut self, cents: i64, now: i64, debts: &Debts, wallet: usize) -> Result<Taken, i64> {
+        let mut left = self.clone();
+        left.claim(debts, now);
         let mut taken = Taken::new();
-        let own = |grant: &Grant, _: &Wallet| grant.wallet == from && grant.lives(now);
-        let missing = plan.take(plan.order(), cents, own, &mut taken);
-        if missing > 0 { Err(missing) } else { Ok(self.burn(&taken, now)) }
+        let usable = |grant: &Grant, _: &Wallet| grant.wallet == wallet && grant.lives(now);
+        let missing = left.take(left.order(), cents, usable, &mut taken);
+        let taken = self.take_for(&taken);
+        if missing > 0 { Err(missing) } else { Ok(taken) }
     }
 
-    pub fn capture(&mut self, hold: i64, cents: i64, debts: &Debts, now: i64) -> Result<Taken, i64> {
+    pub fn capture(&mut self, hold: i64, cents: i64, now: i64, debts: &Debts) -> Result<Taken, i64> {
         let Hold { for_api, made, .. } = self.holds.remove(&hold).expect("a hold that was made");
-        self.spend(cents, made, debts, now, |wallet| for_api || !wallet.limited, !for_api, true)
+        self.spend(cents, made, now, debts, |wallet| for_api || !wallet.limited, true)
     }
 
-    /// Pays an invoice of what no hold has.
-    pub fn invoice(&mut self, charges: &[Charge], now: i64) -> (Taken, i64) {
-        let (aside, _) = self.set_aside(now);
-        let paid = self.pay(charges, now);
-        self.put_back(&aside);
-        paid
-    }
-
-    /// Promotional credit, then what was bought, each in burn order, spread over the lines in proportion to what is left of
-    /// them. Returns what is due besides.
-    fn pay(&mut self, charges: &[Charge], now: i64) -> (Taken, i64) {
+    /// Pays an invoice: promotional credit, then what was bought, each in burn order, spread over the lines in proportion
+    /// to what is left of them. Returns what is due besides.
+    pub fn pay(&mut self, charges: &[Charge], now: i64, beside_holds: bool) -> (Taken, i64) {
+        let mut aside = Taken::new();
+        if beside_holds {
+            self.set_aside(now, &mut aside);
+        }
         let mut open: Vec<i64> = charges.iter().map(|charge| charge.cents).collect();
         let mut taken = Taken::new();
         for promotional in [true, false] {
             let order: Vec<usize> =
                 self.order().into_iter().filter(|place| self.grants[*place].promotional == promotional).collect();
-            let same = |a: &usize, b: &usize| self.lot(*a) == self.lot(*b);
-            let lots: Vec<Vec<usize>> = order.chunk_by(same).map(<[usize]>::to_vec).collect();
+            let lots: Vec<Vec<usize>> =
+                order.chunk_by(|a, b| self.lot(*a) == self.lot(*b)).map(<[usize]>::to_vec).collect();
             for lot in lots {
                 let (first, limited) = (&self.grants[lot[0]], self.wallets[self.grants[lot[0]].wallet].limited);
                 let pays = |charge: &Charge| {
@@ -318,6 +318,7 @@ impl Account {
                 self.take(lot, used, |_, _| true, &mut taken);
             }
         }
+        self.put_back(&aside);
         (taken, open.iter().sum())
     }
 
@@ -355,41 +356,41 @@ impl Account {
         given
     }
 
+    /// Takes out what all debts need: open usage as an invoice would, unpaid invoices, and holds.
+    fn claim(&mut self, debts: &Debts, now: i64) -> Claims {
+        let live = |account: &Account| -> Vec<i64> {
+            let of = |wallet| account.grants.iter().filter(move |grant| grant.wallet == wallet && grant.lives(now));
+            (0..account.wallets.len()).map(|wallet| of(wallet).map(|grant| grant.left).sum()).collect()
+        };
+        let mut stages = vec![live(self)];
+        let (mut claimed, usage) = self.pay(&debts.open, now, false);
+        stages.push(live(self));
+        let any = |grant: &Grant, wallet: &Wallet| grant.lives(now) && !wallet.limited;
+        let unpaid = self.take(self.order(), debts.unpaid, any, &mut claimed);
+        stages.push(live(self));
+        let held = self.set_aside(now, &mut Taken::new());
+        stages.push(live(self));
+        Claims { claimed, missing: [usage, unpaid, held], stages }
+    }
+
     /// Wallet by wallet what there is and what debts take of it, those that no credit covers with the last; and what is
     /// available for what `covers` says.
     pub fn position(&self, debts: &Debts, now: i64, covers: impl Fn(&Wallet) -> bool) -> (Vec<Share>, i64) {
         let mut account = self.clone();
         account.settle(now);
-        let mut shares = vec![Share::default(); account.wallets.len()];
-        let live = |account: &Account| -> Vec<i64> {
-            let of = |wallet| account.grants.iter().filter(move |grant| grant.wallet == wallet && grant.lives(now));
-            (0..account.wallets.len()).map(|wallet| of(wallet).map(|grant| grant.left).sum()).collect()
-        };
-        let start = live(&account);
-        let used = Debts { usage: debts.usage.clone(), unpaid: 0 };
-        let (_, usage_missing, _) = account.claim(&used, now);
-        let after_usage = live(&account);
-        let (_, _, unpaid_missing) = account.claim(&Debts { usage: Vec::new(), unpaid: debts.unpaid }, now);
-        let after_unpaid = live(&account);
-        let (_, held_missing) = account.set_aside(now);
-        let end = live(&account);
+        let Claims { missing, stages, .. } = account.claim(debts, now);
         let last = account.ranked().into_iter().rfind(|place| !account.wallets[*place].limited);
-        for (place, wallet) in account.wallets.iter().enumerate() {
-            let share = &mut shares[place];
-            share.balance = start[place] - wallet.owed;
-            share.usage = start[place] - after_usage[place];
-            share.unpaid = after_usage[place] - after_unpaid[place];
-            share.held = after_unpaid[place] - end[place];
-        }
-        let last = &mut shares[last.expect("a wallet that pays for anything")];
-        last.usage += usage_missing;
-        last.unpaid += unpaid_missing;
-        last.held += held_missing;
-        let room = |(place, wallet): (usize, &Wallet)| {
-            if covers(wallet) { end[place] - wallet.owed + wallet.limit } else { 0 }
+        let share = |place: usize| {
+            let of = |stage: usize| {
+                let beside = if Some(place) == last { missing[stage] } else { 0 };
+                stages[stage][place] - stages[stage + 1][place] + beside
+            };
+            let balance = stages[0][place] - account.wallets[place].owed;
+            Share { balance, usage: of(0), unpaid: of(1), held: of(2) }
         };
-        let available: i64 = account.wallets.iter().enumerate().map(room).sum();
-        (shares, available - usage_missing - unpaid_missing - held_missing)
+        let room = |(wallet, left): (&Wallet, &i64)| if covers(wallet) { left - wallet.owed + wallet.limit } else { 0 };
+        let room: i64 = account.wallets.iter().zip(&stages[3]).map(room).sum();
+        ((0..account.wallets.len()).map(share).collect(), room - missing.iter().sum::<i64>())
     }
 }
 

@@ -83,24 +83,23 @@ impl Replay {
                     Of::Api => true,
                     Of::Wallet(name) => wallet.name == name,
                 };
-                let there = |account: &Account, debts: &Debts| force || cents <= account.position(debts, at, covers).1;
-                let spend = |account: &mut Account, debts: &Debts| {
-                    if !there(account, debts) {
-                        return Err(cents);
+                self.takes(customer, id, at, &actual, |replay, account, debts| {
+                    if !force {
+                        replay.available(customer, cents, at, debts, covers)?;
                     }
-                    account.spend(cents, at, debts, at, covers, of != Of::Api, force)
-                };
-                self.took(customer, id, at, &actual, &what, spend)
+                    account.spend(cents, at, at, debts, covers, force).map_err(missing)
+                })
             }
             "capture" => {
                 let hold = number(row, 6);
                 let cents = -number(row, 3);
                 assert!(cents <= self.accounts[customer].holds[&hold].cents, "{what}");
                 assert!(at < self.accounts[customer].holds[&hold].ends, "{what}: it had expired");
-                let capture = |account: &mut Account, debts: &Debts| account.capture(hold, cents, debts, at);
-                self.took(customer, id, at, &actual, &what, capture)
+                self.takes(customer, id, at, &actual, |_, account, debts| {
+                    account.capture(hold, cents, at, debts).map_err(missing)
+                })
             }
-            "transfer" => self.transfer(found, customer, id, at, &actual, &what),
+            "transfer" => self.transfer(found, customer, id, at, &what),
             "refund" => {
                 let (act, _, _) = self.act(&key.expect("a key"), id);
                 let Act::Refund { transaction, cents: asked } = act else { panic!("{what}: {act:?}") };
@@ -133,7 +132,7 @@ impl Replay {
             }
             "invoice_void" => {
                 let invoice = self.invoices.get_mut(&number(row, 5)).expect("an invoice");
-                assert!(std::mem::take(&mut invoice.live), "{what}: it is void already");
+                assert_eq!(invoice.voided.replace((at, at - 1)), None, "{what}: it is void already");
                 self.give_back(customer, number(row, 4), None, at)
             }
             other => panic!("{what}: {other}"),
@@ -153,44 +152,41 @@ impl Replay {
         Entries::from([((wallet, id), cents - paid), ((wallet, 0), paid)])
     }
 
-    /// What was spent, given what the customer owed besides: of what may have been seen of that, whatever explains it.
-    fn took(
+    /// Does what takes credit, with usage that may have been there, so that it takes what it did.
+    fn takes(
         &mut self,
         customer: usize,
         id: i64,
         at: i64,
         actual: &Entries,
-        what: &str,
-        spend: impl Fn(&mut Account, &Debts) -> Result<Taken, i64>,
+        take: impl Fn(&Replay, &mut Account, &Debts) -> Result<Taken, String>,
     ) -> Entries {
-        let mut said = Vec::new();
-        for debts in self.debts(customer, at) {
-            let mut account = self.accounts[customer].clone();
-            let taken = match spend(&mut account, &debts) {
-                Ok(taken) => taken,
-                Err(missing) => {
-                    said.push(format!("{} was not there with {debts:?}", money(missing)));
-                    continue;
-                }
-            };
+        let (account, taken) = self.with_some(customer, at, |replay, debts| {
+            let mut account = replay.accounts[customer].clone();
+            let what = |error: String| format!("{id} of c{customer} at {}: {error}, {debts:?}", time(at));
             let mut merged = Taken::new();
-            for (wallet, grant, cents) in taken {
+            for (wallet, grant, cents) in take(replay, &mut account, debts).map_err(what)? {
                 match merged.iter_mut().find(|(a, b, _)| (*a, *b) == (wallet, grant)) {
                     Some((.., sum)) => *sum += cents,
                     None => merged.push((wallet, grant, cents)),
                 }
             }
-            let entries = self.entries(customer, &merged, -1);
-            if entries == *actual {
-                self.accounts[customer] = account;
-                self.taken.insert(id, (customer, merged));
-                return entries;
+            let expected = replay.entries(customer, &merged, -1);
+            // A transfer within one customer has other entries besides.
+            let taken: Entries = actual.iter().filter(|(_, cents)| **cents < 0).map(|(a, b)| (*a, *b)).collect();
+            if expected == taken {
+                Ok((account, merged))
+            } else {
+                Err(what(format!(
+                    "expected {expected:?}, found {actual:?}, of {:#?}",
+                    replay.accounts[customer].grants
+                )))
             }
-            said.push(format!("{entries:?} with {debts:?}"));
-        }
-        let before = &self.accounts[customer];
-        eprintln!("before: {:#?}\n{:#?}\nholds {:#?}", before.named(), before.grants, before.holds);
-        panic!("{what}: wallet, grant and cents\n   expected {}\n   found    {actual:?}", said.join("\n   or       "));
+        });
+        self.accounts[customer] = account;
+        let entries = self.entries(customer, &taken, -1);
+        self.taken.insert(id, (customer, taken));
+        entries
     }
 
     fn give_back(&mut self, customer: usize, transaction: i64, asked: Option<i64>, at: i64) -> Entries {
@@ -217,7 +213,7 @@ impl Replay {
         entries
     }
 
-    fn transfer(&mut self, found: &Found, customer: usize, id: i64, at: i64, actual: &Entries, what: &str) -> Entries {
+    fn transfer(&mut self, found: &Found, customer: usize, id: i64, at: i64, what: &str) -> Entries {
         let row = &found.transactions[&id];
         let Some(key) = row[7].clone() else {
             // What another customer's wallet has sent: its other half has been looked at.
@@ -232,14 +228,12 @@ impl Replay {
         };
         let (act, _, _) = self.act(&key, id);
         let Act::Transfer { from, to, cents } = *act else { panic!("{what}: {act:?}") };
-        let place = self.wallet(customer, from);
-        let went: Entries = actual.clone().into_iter().filter(|((wallet, _), _)| *wallet == from).collect();
-        let covers = |wallet: &Wallet| wallet.id == from;
-        let there = |account: &Account, debts: &Debts| cents <= account.position(debts, at, covers).1;
-        let mut entries = self.took(customer, id, at, &went, what, |account, debts| {
-            if there(account, debts) { account.transfer(cents, place, debts, at) } else { Err(cents) }
+        let from_place = self.wallet(customer, from);
+        let actual = found.entries[&id].clone();
+        let mut entries = self.takes(customer, id, at, &actual, |_, account, debts| {
+            account.send(cents, at, debts, from_place).map_err(missing)
         });
-        let (_, taken) = self.taken.remove(&id).expect("what has just been taken");
+        let taken = self.taken.remove(&id).expect("just taken").1;
         // What arrives is as what went.
         let lives = |account: &Account, grant: &Grant| {
             let starts = if grant.ends == NEVER { 0 } else { grant.starts };
@@ -279,6 +273,10 @@ impl Replay {
         }
         entries
     }
+}
+
+fn missing(cents: i64) -> String {
+    format!("{} was not there", money(cents))
 }
 
 fn id_of(account: &Account, wallet: usize) -> i64 {
