@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use postgres::Client;
 use postgres::types::Json;
-use postgres::{Client, Row};
 use serde_json::value::RawValue;
 
 use server::{Result, grouped};
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     println!(
         "    SELECT * FROM meterflow.usage('tokens', now() - interval '1 day', now(), 'cust_0000', 'hour', '{{model}}');"
     );
-    println!("    SELECT * FROM meterflow.wallet_balance('cust_0000');");
+    println!("    SELECT * FROM meterflow.wallet_history('cust_0061', 'USD');");
     println!("    SELECT kind, description, quantity, amount, total FROM meterflow.preview_invoice(1);");
     println!("    TABLE meterflow.events LIMIT 10;");
     println!("    SELECT * FROM meterflow.status();");
@@ -235,58 +235,75 @@ fn spenders(client: &mut Client) -> Result<()> {
     Ok(())
 }
 
-/// Three customers pay in advance, and go on.
+const PREPAID: &str = r#"
+    INSERT INTO meterflow.plans (key, name, currency) VALUES ('prepaid', 'Prepaid', 'USD');
+    INSERT INTO meterflow.prices (plan_key, meter_key, model) VALUES ('prepaid', 'tokens', '{"model": "per_unit", "unit_amount": "0.00002"}');
+    INSERT INTO meterflow.customers (id, name, currency) VALUES ('cust_0060', 'Nimbus Labs', 'USD'), ('cust_0061', 'Orchard Health', 'USD'), ('cust_0062', 'Pixel Games', 'USD');
+    INSERT INTO meterflow.subscriptions (customer_id, plan_key) SELECT unnest('{cust_0060,cust_0061,cust_0062}'::text[]), 'prepaid'"#;
+
+/// Three customers pay in advance. What a request may cost is held before it is made, and its event is what the hold pays
+/// for; so there is one request at which a customer's money ends.
 fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
-    const STEPS: usize = 5;
-    const PER_STEP: u64 = 3_000;
-    title("Three wallets, going down as events arrive");
-    let payers: Vec<Row> = client.query(CHARGES, &[])?.into_iter().skip(5).take(3).collect();
-    let balance = client.prepare("SELECT sum(available)::float8 FROM meterflow.wallet_balance($1)")?;
-    let ingest = client.prepare(INGEST)?;
-    let mut lines: Vec<Vec<f64>> = Vec::new();
-    let mut took = Vec::new();
-    let mut look = |client: &mut Client, lines: &mut Vec<Vec<f64>>| -> Result<()> {
-        for (payer, line) in payers.iter().zip(lines) {
-            let began = Instant::now();
-            line.push(client.query_one(&balance, &[&payer.get::<_, &str>(0)])?.get(0));
-            took.push(began.elapsed());
-        }
-        Ok(())
-    };
-    for payer in &payers {
-        let (id, owed): (&str, f64) = (payer.get(0), payer.get(2));
-        let amount = (owed / 10.0).ceil() * 10.0 + 120.0;
-        client.execute("SELECT meterflow.top_up($1, $2::float8::numeric, 'USD', 'demo: ' || $1)", &[&id, &amount])?;
-        lines.push(vec![amount]);
+    const REQUESTS: u64 = 40;
+    const PAID_IN: [(u32, &str); 3] = [(60, "18.00"), (61, "4.00"), (62, "9.00")];
+    title("Three customers on prepaid credit, each request held before it is made");
+    client.batch_execute(PREPAID)?;
+    let hold = client.prepare("SELECT meterflow.hold($1, NULL, 'USD', '1 minute', $2, 'tokens', $3::int8::numeric)")?;
+    let capture = client.prepare("SELECT meterflow.capture($1, events => $2)")?;
+    let balance = client.prepare("SELECT available::float8 FROM meterflow.wallet_balance($1, 'USD')")?;
+    let (mut took, mut stopped) = ((Vec::new(), Vec::new()), [None; 3]);
+    let mut refusals = Vec::new();
+    let mut lines = vec![Vec::new(); 3];
+    for (customer, amount) in PAID_IN {
+        let id = workload::customer_id(customer);
+        client.execute("SELECT meterflow.top_up($1, $2::text::numeric, 'USD', 'demo: ' || $1)", &[&id, &amount])?;
     }
-    look(client, &mut lines)?;
     workload.duplicates = 0;
-    for step in 0..STEPS {
-        // Live traffic of these three: the first sends the most.
-        let first = EVENTS + step as u64 * PER_STEP;
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as i64;
-        let customers: Vec<u32> =
-            payers.iter().filter_map(|payer| payer.get::<_, &str>(0).strip_prefix("cust_")?.parse().ok()).collect();
-        let events = (first..first + PER_STEP).map(|i| Event {
-            at,
-            customer: customers[[0, 1, 0, 2, 0, 1][i as usize % 6]],
-            ..workload.event(i)
-        });
-        send(client, &ingest, &server::raw(workload::json(events))?)?;
-        look(client, &mut lines)?;
+    for request in 1..=REQUESTS {
+        for (place, (customer, _)) in PAID_IN.into_iter().enumerate().filter(|(place, _)| stopped[*place].is_none()) {
+            let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as i64;
+            let event = workload.event(EVENTS + request * 3 + place as u64);
+            let event = Event { at, customer, tokens: 2_000 + event.tokens % 10_000, ..event };
+            let (id, began) = (workload::customer_id(customer), Instant::now());
+            match client.query_one(&hold, &[&id, &format!("{id}: {request}"), &i64::from(event.tokens)]) {
+                Ok(held) => {
+                    took.0.push(began.elapsed());
+                    let began = Instant::now();
+                    let events = server::raw(workload::json(std::iter::once(event)))?;
+                    client.query_one(&capture, &[&held.get::<_, i64>(0), &events])?;
+                    took.1.push(began.elapsed());
+                }
+                Err(error) => {
+                    let refusal = error.as_db_error().filter(|refusal| refusal.message() == "insufficient credit");
+                    let detail = refusal.and_then(|refusal| refusal.detail()).map(str::to_string).ok_or(error)?;
+                    refusals
+                        .push(format!("request {request}, of {} tokens: {detail}", grouped(f64::from(event.tokens))));
+                    stopped[place] = Some(request);
+                }
+            }
+            lines[place].push(client.query_one(&balance, &[&id])?.get::<_, f64>(0));
+        }
     }
-    took.sort_unstable();
-    print!("  {:18} {:>9} {:>10}", "", "paid in", "before");
-    (1..=STEPS).for_each(|step| print!(" {:>10}", format!("+{}", grouped((step as u64 * PER_STEP) as f64))));
-    println!("  events");
-    for (payer, line) in payers.iter().zip(&lines) {
-        print!("  {:18} {:>9.2}", payer.get::<_, &str>(1), line[0]);
-        line[1..].iter().for_each(|balance| print!(" {balance:>10.2}"));
-        println!();
+    println!("  {:18} {:>7}  {:40} {:>6}", "", "paid in", "available after each request", "left");
+    for ((line, (customer, amount)), stopped) in lines.iter().zip(PAID_IN).zip(stopped) {
+        let name: String = client
+            .query_one("SELECT name FROM meterflow.customers WHERE id = $1", &[&workload::customer_id(customer)])?
+            .get(0);
+        let end = stopped.map_or(String::from("goes on"), |request| format!("stopped at request {request}"));
+        println!("  {name:18} {amount:>7}  {:40} {:>6.2}  {end}", columns(line), line.last().unwrap_or(&0.0));
     }
-    println!(
-        "  each balance asked for as soon as its events were in; half of the answers took under {:.1} ms",
+    refusals.iter().for_each(|refusal| println!("  {refusal}"));
+    if refusals.len() != 1 || lines.iter().flatten().any(|left| *left < 0.0) {
+        return Err(format!("one customer was to be stopped, and none to owe: {refusals:?}").into());
+    }
+    let mut half = |took: &mut Vec<Duration>| {
+        took.sort_unstable();
         took[took.len() / 2].as_secs_f64() * 1e3
+    };
+    println!(
+        "  half of the holds took under {:.1} ms; half of the captures, with their event, under {:.1} ms",
+        half(&mut took.0),
+        half(&mut took.1)
     );
     Ok(())
 }

@@ -3,12 +3,14 @@
 //!     tests/cluster run bench15 -- tests/cargo bench --bench surface
 //!
 //! Settings: MF_BENCH_QUICK=1 for a run of a minute or two. Names of parts as arguments (ingest, reads, pricing,
-//! billing) run those only.
+//! billing, ledger) run those only.
 
 #[path = "surface/billing.rs"]
 mod billing;
 #[path = "surface/doors.rs"]
 mod doors;
+#[path = "surface/ledger.rs"]
+mod ledger;
 #[path = "surface/machine.rs"]
 mod machine;
 #[path = "surface/pricing.rs"]
@@ -70,6 +72,14 @@ fn main() -> Result<()> {
     }
     if wanted("billing") {
         billing::measure(if quick { &[500, 2_000] } else { &[1_000, 10_000, 100_000] })?;
+    }
+    if wanted("ledger") {
+        let slice = |milliseconds| std::time::Duration::from_millis(milliseconds);
+        ledger::measure(&if quick {
+            ledger::Plan { sessions: &[2, 64], rounds: 3, slice: slice(400), calls: 300 }
+        } else {
+            ledger::Plan { sessions: &[2, 8, 64], rounds: 7, slice: slice(1_000), calls: 3_000 }
+        })?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ CREATE TABLE meterflow.alerts (
   tenant_id    text COLLATE "C" NOT NULL DEFAULT meterflow.current_tenant(),
   key          text COLLATE "C" NOT NULL CHECK (key <> ''),
   customer_id  text COLLATE "C",
-  what         text NOT NULL,
+  what         text COLLATE "C" NOT NULL,
   currency     text COLLATE "C",
   meter_key    text COLLATE "C",
   period       text,
@@ -255,14 +255,6 @@ BEGIN ATOMIC
   SELECT a.* FROM meterflow.alerts AS a WHERE a.tenant_id = meterflow.current_tenant() AND a.what = alerts_of.what AND a.customer_id IS NULL AND a.enabled;
 END;
 COMMENT ON FUNCTION meterflow.alerts_of(text, text) IS 'Internal: the alerts that look at a customer.';
-
-CREATE FUNCTION meterflow.credit_is_watched() RETURNS boolean
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-RETURN EXISTS (SELECT FROM meterflow.alerts AS a WHERE a.tenant_id = meterflow.current_tenant() AND a.what = 'balance' AND a.enabled)
-    OR EXISTS (SELECT FROM meterflow.top_up_rules AS r WHERE r.tenant_id = meterflow.current_tenant() AND r.enabled)
-    OR EXISTS (SELECT FROM meterflow.outbox_consumers AS c WHERE c.tenant_id = meterflow.current_tenant() AND (c.kinds IS NULL OR 'wallet_balance_changed' = ANY (c.kinds)));
-COMMENT ON FUNCTION meterflow.credit_is_watched() IS 'Internal: whether a verb that moves credit has anybody to tell.';
 
 CREATE FUNCTION meterflow.credit_changed(customer_id text, currency text, changes jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE

@@ -190,7 +190,7 @@ impl Race {
     }
 }
 
-fn median(values: Vec<f64>) -> f64 {
+pub fn median(values: Vec<f64>) -> f64 {
     percentile(&values, 0.5)
 }
 

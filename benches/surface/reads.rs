@@ -15,7 +15,7 @@ use crate::workload::{self, DAY, Ids, Rng, Workload};
 use crate::{CUSTOMERS, DATABASE, now, sizes};
 
 /// Ingest in the background: each session sends so many events so often.
-const BACKGROUND_SESSIONS: u64 = 2;
+pub const BACKGROUND_SESSIONS: u64 = 2;
 const BACKGROUND_BATCH: u64 = 500;
 const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
 
@@ -83,8 +83,8 @@ const QUESTIONS: [Question; 5] = [
     Question {
         name: "wallet_balance",
         ours: "SELECT available::text FROM meterflow.wallet_balance($1)",
-        plain: r#"SELECT ((SELECT sum(t.amount) FROM meterflow.wallets w JOIN meterflow.wallet_transactions t
-                             ON t.tenant_id = w.tenant_id AND t.wallet_id = w.id
+        plain: r#"SELECT ((SELECT sum(e.worth) FROM meterflow.wallets w JOIN meterflow.ledger_entries e
+                             ON e.tenant_id = w.tenant_id AND e.wallet_id = w.id
                             WHERE w.tenant_id = 'default' AND w.customer_id = $1)
                           - round(sum(tokens) * 0.000002, 2) - round(count(*) * 0.0004, 2))::text
                     FROM raw_usage WHERE tenant_id = 'default' AND customer_id = $1
@@ -102,7 +102,7 @@ pub struct Plan {
 
 /// What calls of a question took, in milliseconds.
 #[derive(Default)]
-struct Calls {
+pub struct Calls {
     /// From sending it to having the answer.
     latency: Vec<f64>,
     /// Time on a CPU in its backend: not what a user waits, but free of what else the machine does.
@@ -110,8 +110,17 @@ struct Calls {
 }
 
 impl Calls {
+    /// Makes a call that this backend answers.
+    pub fn measure(&mut self, backend: i32, call: impl FnOnce() -> Result<()>) -> Result<()> {
+        let (cpu, began) = (machine::on_cpu(backend), Instant::now());
+        call()?;
+        self.latency.push(began.elapsed().as_secs_f64() * 1e3);
+        self.cpu.push((machine::on_cpu(backend) - cpu) * 1e3);
+        Ok(())
+    }
+
     /// Median and 99th percentile of the latency, and of the CPU.
-    fn figures(&self) -> [f64; 4] {
+    pub fn figures(&self) -> [f64; 4] {
         let (latency, cpu) = (&self.latency, &self.cpu);
         [percentile(latency, 0.5), percentile(latency, 0.99), percentile(cpu, 0.5), percentile(cpu, 0.99)]
     }
@@ -191,7 +200,7 @@ fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result
             .map(|n| {
                 scope.spawn({
                     let (stop, sent) = (&stop, &sent);
-                    move || background(size * 10 + n, stop, sent)
+                    move || background(size * 10 + n, &[Door::Json, Door::Flat], stop, sent)
                 })
             })
             .collect();
@@ -200,10 +209,8 @@ fn ask(client: &mut Client, plan: &Plan, month: (i64, i64), size: u64) -> Result
             let customer = workload::customer_id(rng.below(u64::from(CUSTOMERS)) as u32);
             for ((_, statement, takes_month, every), calls) in statements.iter().zip(&mut calls) {
                 if call.is_multiple_of(*every) {
-                    let (cpu, began) = (machine::on_cpu(backend), Instant::now());
-                    answer(client, statement, &customer, takes_month.then_some(month))?;
-                    calls.latency.push(began.elapsed().as_secs_f64() * 1e3);
-                    calls.cpu.push((machine::on_cpu(backend) - cpu) * 1e3);
+                    let month = takes_month.then_some(month);
+                    calls.measure(backend, || answer(client, statement, &customer, month).map(|_| ()))?;
                 }
             }
             Ok(())
@@ -236,10 +243,10 @@ fn answer(
     Ok(client.query(statement, &params)?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Live events at a steady rate, into meterflow and into the baseline's table.
-fn background(seed: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+/// Live events at a steady rate, through each of the doors: into meterflow, and into the baseline's table.
+pub fn background(seed: u64, doors: &[Door], stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
     let mut client = server::connect(DATABASE)?;
-    let (ingest, copy) = (Door::Json.prepare(&mut client)?, Door::Flat.prepare(&mut client)?);
+    let doors = doors.iter().map(|door| Ok((*door, door.prepare(&mut client)?))).collect::<Result<Vec<_>>>()?;
     let mut workload = Workload::new(seed, Ids::Random, CUSTOMERS, (now(), now() + DAY), u64::MAX);
     workload.duplicates = 0;
     let mut due = Instant::now();
@@ -250,8 +257,13 @@ fn background(seed: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
         let places = batch * BACKGROUND_BATCH..(batch + 1) * BACKGROUND_BATCH;
         let at = now();
         let events = || places.clone().map(|i| workload::Event { at, ..workload.event(i) });
-        doors::send(&mut client, &ingest, &Batch::Json(server::raw(workload::json(events()))?))?;
-        doors::send(&mut client, &copy, &Batch::Lines(workload::lines(events(), workload::Event::push_flat)))?;
+        for (door, statement) in &doors {
+            let batch = match door {
+                Door::Flat => Batch::Lines(workload::lines(events(), workload::Event::push_flat)),
+                _ => Batch::Json(server::raw(workload::json(events()))?),
+            };
+            doors::send(&mut client, statement, &batch)?;
+        }
         sent.fetch_add(BACKGROUND_BATCH, Ordering::Relaxed);
         due += BACKGROUND_PAUSE;
         thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -96,7 +96,23 @@ pub fn lock_if_customer(tenant: &str, customer: &str, currency: &str) -> Outcome
 
 /// Locks the credit of a customer if there is any.
 fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
-    tables::WRITE_TOTALS.lock(&[Value::Text(tenant), Value::Text(customer), Value::Text(currency)])
+    let key = [Value::Text(tenant), Value::Text(customer), Value::Text(currency)];
+    Ok(tables::WRITE_TOTALS.lock([key])? == 1)
+}
+
+/// Locks the credit of customers, who are given in order of their ids, making it where there is none yet; returns those
+/// that exist.
+pub fn lock_all<'a>(tenant: &str, customers: &[&'a str], currency: &str) -> Outcome<Vec<&'a str>> {
+    let key = |customer: &&'a str| [Value::Text(tenant), Value::Text(*customer), Value::Text(currency)];
+    let (mut locked, mut rest) = (Vec::with_capacity(customers.len()), customers);
+    loop {
+        let (done, left) = rest.split_at(tables::WRITE_TOTALS.lock(rest.iter().map(key))?);
+        locked.extend(done);
+        // The first that has never had credit.
+        let Some((first, left)) = left.split_first() else { return Ok(locked) };
+        locked.extend(lock_if_customer(tenant, first, currency)?.then_some(*first));
+        rest = left;
+    }
 }
 
 /// The tables that credit is read from, open in the statement's snapshot.

@@ -1,5 +1,5 @@
-//! What a verb writes: transactions, their entries, and the copies that go with them, gathered and then written in a few
-//! statements, however many there are.
+//! What a verb writes: transactions, their entries, and the copies that go with them, gathered and then written at once
+//! (`write.rs`).
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -9,14 +9,11 @@ use rustc_hash::FxHashMap;
 use crate::core::ledger::{Lot, Source, Taken};
 use crate::core::pricing::{Amount, Money, Rounding};
 use crate::pg::datum::sha256;
-use crate::pg::error::{Fail, Outcome, SqlState, or_if_taken};
-use crate::pg::numeric::{NumericIn, NumericOut};
+use crate::pg::error::{Fail, Outcome};
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
-use crate::pg::write::Cell;
 
 use super::account::Account;
-use super::tell::{Change, tell};
 use super::{stored, tables, too_large};
 
 /// Grants fetched at first; each further time twice as many.
@@ -61,41 +58,41 @@ pub struct Life {
 /// The rule, the occurrence and the part of it that a grant is.
 pub type Origin = (i64, i64, i16);
 
-struct Transaction {
-    id: i64,
-    customer: String,
-    currency: String,
-    kind: &'static str,
+pub(super) struct Transaction {
+    pub(super) id: i64,
+    pub(super) customer: String,
+    pub(super) currency: String,
+    pub(super) kind: &'static str,
     /// What its entries are worth to the customer, in minor units; overdrafts that it pays do not count.
-    worth: i128,
-    digits: u32,
-    description: Option<String>,
-    reverses: Option<i64>,
-    invoice: Option<i64>,
-    hold: Option<i64>,
-    key: Option<String>,
-    body_hash: Option<Vec<u8>>,
+    pub(super) worth: i128,
+    pub(super) digits: u32,
+    pub(super) description: Option<String>,
+    pub(super) reverses: Option<i64>,
+    pub(super) invoice: Option<i64>,
+    pub(super) hold: Option<i64>,
+    pub(super) key: Option<String>,
+    pub(super) body_hash: Option<Vec<u8>>,
 }
 
-struct Entry {
-    transaction: i64,
-    number: i32,
-    wallet: i64,
-    grant: Option<i64>,
-    other_side: &'static str,
-    amount: Amount,
-    worth: Money,
-    effective_at: i64,
+pub(super) struct Entry {
+    pub(super) transaction: i64,
+    pub(super) number: i32,
+    pub(super) wallet: i64,
+    pub(super) grant: Option<i64>,
+    pub(super) other_side: &'static str,
+    pub(super) amount: Amount,
+    pub(super) worth: Money,
+    pub(super) effective_at: i64,
 }
 
-struct NewGrant {
-    id: i64,
-    wallet: i64,
-    transaction: i64,
-    life: Life,
-    amount: Amount,
-    lasting: bool,
-    origin: Option<Origin>,
+pub(super) struct NewGrant {
+    pub(super) id: i64,
+    pub(super) wallet: i64,
+    pub(super) transaction: i64,
+    pub(super) life: Life,
+    pub(super) amount: Amount,
+    pub(super) lasting: bool,
+    pub(super) origin: Option<Origin>,
 }
 
 /// Lasting grants of one wallet, priority and kind, as they are before this journal.
@@ -107,14 +104,14 @@ struct Queue {
 }
 
 pub struct Journal {
-    tenant: String,
+    pub(super) tenant: String,
     /// The clock, read under the lock; Unix microseconds.
     pub now: i64,
-    transactions: Vec<Transaction>,
-    entries: Vec<Entry>,
-    grants: Vec<NewGrant>,
+    pub(super) transactions: Vec<Transaction>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) grants: Vec<NewGrant>,
     /// What has been taken of grants (below zero: given back).
-    taken: BTreeMap<i64, Amount>,
+    pub(super) taken: BTreeMap<i64, Amount>,
     queues: FxHashMap<(i64, i32, bool), Queue>,
     /// What finds them, once it is needed.
     lasting: Option<Reader>,
@@ -343,151 +340,9 @@ impl Journal {
         }
         Ok(parts)
     }
-
-    /// Writes it all. `accounts`: those that were changed.
-    pub fn write<'a>(self, accounts: impl IntoIterator<Item = &'a Account>) -> Outcome<()> {
-        self.write_transactions()?;
-        self.write_entries()?;
-        let taken = self.write_grants()?;
-        self.write_taken(&taken)?;
-        let accounts: Vec<&Account> = accounts.into_iter().collect();
-        for account in &accounts {
-            let totals = serde_json::to_string(&account.totals)
-                .map_err(|error| Fail::corrupt(format!("totals as JSON: {error}")))?;
-            let who = [Value::Text(&self.tenant), Value::Text(&account.customer), Value::Text(&account.currency)];
-            if tables::WRITE_TOTALS.update(&["totals"], [who], |_, _| Ok([Cell::Text(&totals)]))? == 0 {
-                return Err(Fail::corrupt(format!("the totals of customer \"{}\" are gone", account.customer)));
-            }
-        }
-        tell(&accounts, |account| self.changes(account))
-    }
-
-    /// What has been written of an account; of holds, which have no transaction, that they have changed.
-    fn changes(&self, account: &Account) -> Vec<Change<'_>> {
-        let of_account =
-            self.transactions.iter().filter(|act| act.customer == account.customer && act.currency == account.currency);
-        let mut changes: Vec<Change<'_>> = of_account
-            .map(|act| Change { kind: act.kind, transaction_id: Some(act.id), amount: Some(account.shown(act.worth)) })
-            .collect();
-        if self.transactions.is_empty() {
-            changes.push(Change { kind: "hold", transaction_id: None, amount: None });
-        }
-        changes
-    }
-
-    fn write_transactions(&self) -> Outcome<()> {
-        if self.transactions.is_empty() {
-            return Ok(());
-        }
-        let by = session::user();
-        let rows = self.transactions.iter().map(|act| {
-            [
-                Cell::Text(&self.tenant),
-                Cell::Int8(act.id),
-                Cell::Text(&act.customer),
-                Cell::Text(&act.currency),
-                Cell::Text(act.kind),
-                Cell::Numeric(Money::new(act.worth.into(), act.digits).into()),
-                act.description.as_deref().into(),
-                act.reverses.into(),
-                act.invoice.into(),
-                act.hold.into(),
-                act.key.as_deref().into(),
-                act.body_hash.as_deref().into(),
-                Cell::Time(self.now),
-                Cell::Text(&by),
-            ]
-        });
-        or_if_taken(
-            || tables::WRITE_TRANSACTIONS.insert(rows),
-            || {
-                // Looked up under this customer's lock, so the key belongs to a transaction of another, which has just
-                // committed.
-                let keys: Vec<&str> = self.transactions.iter().filter_map(|act| act.key.as_deref()).collect();
-                Fail::new(SqlState::ERRCODE_UNIQUE_VIOLATION, "an idempotency key has been used for something else")
-                    .detail(format!("One of \"{}\" was used by another session at this moment.", keys.join("\", \"")))
-                    .hint("Send a retry just as the first call was; give another payment a key of its own.")
-            },
-        )
-    }
-
-    fn write_entries(&self) -> Outcome<()> {
-        if self.entries.is_empty() {
-            return Ok(());
-        }
-        tables::WRITE_ENTRIES.insert(self.entries.iter().map(|entry| {
-            [
-                Cell::Text(&self.tenant),
-                Cell::Int8(entry.transaction),
-                Cell::Int4(entry.number),
-                Cell::Int8(entry.wallet),
-                entry.grant.into(),
-                Cell::Text(entry.other_side),
-                Cell::Numeric((&entry.amount).into()),
-                Cell::Numeric(entry.worth.into()),
-                Cell::Time(entry.effective_at),
-                Cell::Time(self.now),
-            ]
-        }))
-    }
-
-    /// Inserts the new grants, with what was taken of them already; returns what was taken of others.
-    fn write_grants(&self) -> Outcome<BTreeMap<i64, Amount>> {
-        let mut taken = self.taken.clone();
-        if self.grants.is_empty() {
-            return Ok(taken);
-        }
-        let mut rows = Vec::with_capacity(self.grants.len());
-        for grant in &self.grants {
-            let used = taken.remove(&grant.id).unwrap_or_default();
-            let remaining = grant.amount.checked_sub(&used).map_err(too_large)?;
-            let origin = grant.origin;
-            rows.push([
-                Cell::Text(&self.tenant),
-                Cell::Int8(grant.id),
-                Cell::Int8(grant.wallet),
-                Cell::Int8(grant.transaction),
-                Cell::Text(kind(grant.life.promotional)),
-                Cell::Numeric((&grant.amount).into()),
-                Cell::Numeric((&remaining).into()),
-                Cell::Bool(remaining.is_zero()),
-                Cell::Int4(grant.life.priority),
-                Cell::Time(grant.life.effective_at),
-                Cell::Time(grant.life.expires_at),
-                Cell::Bool(grant.lasting),
-                origin.map(|(rule, _, _)| rule).into(),
-                origin.map(|(_, occurrence, _)| occurrence).into(),
-                origin.map(|(_, _, part)| part).into(),
-                Cell::Time(self.now),
-            ]);
-        }
-        tables::WRITE_GRANTS.insert(rows)?;
-        Ok(taken)
-    }
-
-    fn write_taken(&self, taken: &BTreeMap<i64, Amount>) -> Outcome<()> {
-        if taken.is_empty() {
-            return Ok(());
-        }
-        let keys = taken.keys().map(|id| [Value::Text(&self.tenant), Value::Int8(*id)]);
-        let changed = tables::WRITE_GRANTS.update(&["remaining", "spent"], keys, |key, row| {
-            let used = match key {
-                [_, Value::Int8(id)] => taken.get(id).copied().unwrap_or_default(),
-                _ => Amount::ZERO,
-            };
-            let shown = row.require::<NumericIn<'_>>(tables::REMAINING)?.decimals();
-            let remaining = stored(row, tables::REMAINING)?.checked_sub(&used).map_err(too_large)?;
-            Ok([Cell::Numeric(NumericOut::with_decimals(&remaining, shown)), Cell::Bool(remaining.is_zero())])
-        })?;
-        if changed != taken.len() as u64 {
-            let ids: Vec<i64> = taken.keys().copied().collect();
-            return Err(Fail::corrupt("a grant that was to be burned is gone").detail(format!("Of grants {ids:?}.")));
-        }
-        Ok(())
-    }
 }
 
-fn kind(promotional: bool) -> &'static str {
+pub(super) fn kind(promotional: bool) -> &'static str {
     if promotional { "promotional" } else { "purchased" }
 }
 

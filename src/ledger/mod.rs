@@ -29,8 +29,9 @@ mod past;
 mod reverse;
 pub mod tables;
 mod tell;
+mod write;
 
-pub use account::{Account, Books, covers, load, lock, lock_if_customer};
+pub use account::{Account, Books, covers, load, lock, lock_all};
 pub use journal::{Act, Journal, Life, Sum};
 pub use locked::{bring_locked_up_to, bring_up_to, locked};
 pub use past::load_past;

@@ -1,8 +1,9 @@
 //! The ledger's tables: by which index rows are found, and what rows are written. Under the lock nothing is searched for
 //! but by key, so a verb costs the same whatever else there is, and whatever the planner believed when it first ran.
 
+use crate::pg::cell::Kind;
 use crate::pg::scan::Table;
-use crate::pg::write::{Kind, Target};
+use crate::pg::write::Target;
 
 pub static TOTALS: Table = Table {
     name: "wallet_totals",
@@ -87,6 +88,31 @@ pub static UNPAID: Table = Table {
     key: &["tenant_id", "customer_id"],
     columns: &["id"],
     only: Some("status = 'finalized'"),
+};
+
+/// Alerts of balances, which have to hear of every change.
+pub static ALERTS: Table = Table {
+    name: "alerts",
+    parts: &[("alerts", "alerts_customer_idx")],
+    key: &["tenant_id", "what"],
+    columns: &["key"],
+    only: Some("enabled"),
+};
+
+pub static TOP_UP_RULES: Table = Table {
+    name: "top_up_rules",
+    parts: &[("top_up_rules", "top_up_rules_pkey")],
+    key: &["tenant_id"],
+    columns: &["enabled"],
+    ..Table::PLAIN
+};
+
+pub static CONSUMERS: Table = Table {
+    name: "outbox_consumers",
+    parts: &[("outbox_consumers", "outbox_consumers_pkey")],
+    key: &["tenant_id"],
+    columns: &["kinds"],
+    ..Table::PLAIN
 };
 
 /// Transactions by what they are retried with.

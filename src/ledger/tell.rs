@@ -1,12 +1,16 @@
 //! Whoever waits for a customer's credit to change is told in the transaction that changes it: the outbox, alerts, top-up
 //! rules (sql/79_alerts.sql). Nobody waits, most of the time: then it is one look.
 
+use std::ops::ControlFlow;
+
 use serde::Serialize;
 
 use crate::pg::error::{Fail, Outcome};
+use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::spi::{self, See};
 
 use super::account::Account;
+use super::tables;
 
 /// What has happened to a customer's credit.
 #[derive(Serialize)]
@@ -20,9 +24,8 @@ pub struct Change<'a> {
 }
 
 /// Tells of changes that have been written; `changes`: of each account.
-pub fn tell<'a>(accounts: &[&Account], changes: impl Fn(&Account) -> Vec<Change<'a>>) -> Outcome<()> {
-    let watched = spi::one("SELECT meterflow.credit_is_watched()", &[], See::Write, |row| row.bool(0))?;
-    if watched != Some(true) {
+pub fn tell<'a>(tenant: &str, accounts: &[&Account], changes: impl Fn(&Account) -> Vec<Change<'a>>) -> Outcome<()> {
+    if !is_watched(tenant)? {
         return Ok(());
     }
     for account in accounts {
@@ -40,4 +43,20 @@ pub fn tell<'a>(accounts: &[&Account], changes: impl Fn(&Account) -> Vec<Change<
         )?;
     }
     Ok(())
+}
+
+/// Whether there is anybody to tell: an alert of a balance, a rule of top-ups, a consumer that wants every change.
+fn is_watched(tenant: &str) -> Outcome<bool> {
+    let of = (0, Is::Equal, Value::Text(tenant));
+    let mut watched = Reader::open(&tables::ALERTS)?.any(&[of, (1, Is::Equal, Value::Text("balance"))])?;
+    let mut each = |wants: bool| {
+        watched = watched || wants;
+        if watched { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    Reader::open(&tables::TOP_UP_RULES)?.until(&[of], |row| Ok(each(row.bool(0)?)))?;
+    Reader::open(&tables::CONSUMERS)?.until(&[of], |row| {
+        let kinds = row.get::<Vec<Option<String>>>(0);
+        Ok(each(kinds.is_none_or(|kinds| kinds.iter().flatten().any(|kind| kind == "wallet_balance_changed"))))
+    })?;
+    Ok(watched)
 }

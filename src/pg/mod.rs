@@ -3,6 +3,7 @@
 
 pub mod bell;
 pub mod bulk;
+pub mod cell;
 pub mod datum;
 pub mod error;
 pub mod jsonb;
@@ -12,6 +13,7 @@ pub mod numeric;
 pub mod partition;
 #[cfg(feature = "documents")]
 pub mod program;
+pub mod row_lock;
 pub mod scan;
 pub mod session;
 pub mod settings;

@@ -15,15 +15,15 @@
 //!
 //! # What is left out
 //! CHECK and NOT NULL. Verbs compute what is written here, and what they compute meets them; the proof is
-//! tests/pg_regress/sql/71_ledger.sql, which has the same rows written by queries, under a trigger, and compares.
+//! tests/pg_regress/sql/71_ledger_writes.sql, which has the same rows written by queries, under a trigger, and compares.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 use super::bulk;
-use super::error::{Fail, Outcome, SqlState};
+use super::cell::{Cell, Kind};
+use super::error::Outcome;
 use super::lock;
-use super::numeric::NumericOut;
 use super::scan;
 use super::session;
 use super::spi::{self, Row, See};
@@ -38,107 +38,9 @@ pub struct Target {
     pub key: &'static [&'static str],
 }
 
-#[derive(Clone, Copy)]
-pub enum Kind {
-    Text,
-    Json,
-    Bytes,
-    Int2,
-    Int4,
-    Int8,
-    Bool,
-    Time,
-    Numeric,
-}
-
-impl Kind {
-    fn oid(self) -> pg_sys::Oid {
-        match self {
-            Kind::Text => pg_sys::TEXTOID,
-            Kind::Json => pg_sys::JSONOID,
-            Kind::Bytes => pg_sys::BYTEAOID,
-            Kind::Int2 => pg_sys::INT2OID,
-            Kind::Int4 => pg_sys::INT4OID,
-            Kind::Int8 => pg_sys::INT8OID,
-            Kind::Bool => pg_sys::BOOLOID,
-            Kind::Time => pg_sys::TIMESTAMPTZOID,
-            Kind::Numeric => pg_sys::NUMERICOID,
-        }
-    }
-}
-
-/// A value of a column; JSON is text.
-#[derive(Clone, Copy)]
-pub enum Cell<'a> {
-    Null,
-    Text(&'a str),
-    Bytes(&'a [u8]),
-    Int2(i16),
-    Int4(i32),
-    Int8(i64),
-    Bool(bool),
-    /// Unix microseconds.
-    Time(i64),
-    Numeric(NumericOut),
-}
-
-impl<'a, T> From<Option<T>> for Cell<'a>
-where
-    Cell<'a>: From<T>,
-{
-    fn from(value: Option<T>) -> Cell<'a> {
-        value.map_or(Cell::Null, Cell::from)
-    }
-}
-
-macro_rules! cells {
-    ($($type:ty => $cell:ident),*) => {
-        $(
-            impl<'a> From<$type> for Cell<'a> {
-                fn from(value: $type) -> Cell<'a> {
-                    Cell::$cell(value)
-                }
-            }
-        )*
-    };
-}
-
-cells!(&'a str => Text, &'a [u8] => Bytes, i16 => Int2, i32 => Int4, i64 => Int8, bool => Bool, NumericOut => Numeric);
-
-impl Cell<'_> {
-    /// In the current memory context.
-    fn datum(&self) -> pg_sys::Datum {
-        use pg_sys::Datum;
-        // SAFETY: copies the bytes, as text or bytea, which are laid out alike.
-        let copy = |bytes: &[u8]| unsafe {
-            Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32))
-        };
-        match self {
-            Cell::Null => Datum::from(0),
-            Cell::Text(text) => copy(text.as_bytes()),
-            Cell::Bytes(bytes) => copy(bytes),
-            Cell::Int2(n) => Datum::from(*n),
-            Cell::Int4(n) => Datum::from(*n),
-            Cell::Int8(n) => Datum::from(*n),
-            Cell::Bool(flag) => Datum::from(*flag),
-            Cell::Time(at) => Datum::from(super::datum::pg_micros(*at)),
-            Cell::Numeric(numeric) => numeric.datum(),
-        }
-    }
-
-    /// As an argument of a query.
-    fn argument<'b>(&self, kind: Kind) -> DatumWithOid<'b> {
-        match self {
-            Cell::Null => DatumWithOid::null_oid(kind.oid()),
-            // SAFETY: a value of the column's kind, as every row has it there.
-            _ => unsafe { DatumWithOid::new(self.datum(), kind.oid()) },
-        }
-    }
-}
-
 /// What is done to a table.
 #[derive(Clone, Copy)]
-enum Deed {
+pub(super) enum Deed {
     Insert,
     /// Of these columns.
     Update(&'static [&'static str]),
@@ -169,20 +71,20 @@ impl Target {
         Ok(())
     }
 
-    /// Changes columns of rows that the caller has locked, by their key, one after the other: `change` gets what all the
-    /// columns are now, in the order in which the target names them. Returns how many of the rows were there.
-    pub fn update<'k, 'c, const KEYS: usize, const CHANGES: usize>(
+    /// Changes columns of rows, each once, that nobody else may change, by their key: `change` gets what comes with the key
+    /// and what the row's columns are now, in the order in which the target names them. Returns how many rows were there.
+    pub fn update<'k, 'c, T, const KEYS: usize, const CHANGES: usize>(
         &self,
         columns: &'static [&'static str],
-        rows: impl IntoIterator<Item = [scan::Value<'k>; KEYS]>,
-        mut change: impl FnMut(&[scan::Value<'k>; KEYS], &Row<'_>) -> Outcome<[Cell<'c>; CHANGES]>,
+        rows: impl IntoIterator<Item = ([scan::Value<'k>; KEYS], T)>,
+        mut change: impl FnMut(T, &Row<'_>) -> Outcome<[Cell<'c>; CHANGES]>,
     ) -> Outcome<u64> {
         debug_assert!(KEYS == self.key.len() && CHANGES == columns.len());
         let mut changed = 0;
         match Writer::open(self, Deed::Update(columns))? {
             Some(mut writer) => {
-                for key in rows {
-                    changed += u64::from(writer.update(&key, |row| change(&key, row))?);
+                for (key, what) in rows {
+                    changed += u64::from(writer.update(&key, |row| change(what, row))?);
                 }
             }
             None => {
@@ -196,9 +98,13 @@ impl Target {
                     columns.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
                 let write =
                     format!("UPDATE meterflow.{} SET {} WHERE {}", self.name, sets.join(", "), by(columns.len() + 1));
-                for key in rows {
+                for (key, what) in rows {
                     let args: Vec<DatumWithOid<'_>> = key.iter().map(scan::argument).collect();
-                    let Some(cells) = spi::one(&read, &args, See::Write, |row| change(&key, row))? else { continue };
+                    let mut what = Some(what);
+                    let cells = spi::one(&read, &args, See::Write, |row| {
+                        what.take().map(|what| change(what, row)).transpose()
+                    })?;
+                    let Some(cells) = cells.flatten() else { continue };
                     let kinds = columns.iter().filter_map(|name| self.columns.iter().find(|(known, _)| known == name));
                     let mut args: Vec<DatumWithOid<'_>> =
                         cells.iter().zip(kinds).map(|(cell, (_, kind))| cell.argument(*kind)).collect();
@@ -211,84 +117,20 @@ impl Target {
     }
 }
 
-impl Target {
-    /// Locks the row with a key for the rest of the transaction, as SELECT FOR NO KEY UPDATE does; false: there is none.
-    pub fn lock(&self, key: &[scan::Value<'_>]) -> Outcome<bool> {
-        let oid = session::relation(self.name)?;
-        if !may(oid, Deed::Update(&[])) {
-            let terms: Vec<String> =
-                self.key.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
-            let sql = format!("SELECT FROM meterflow.{} WHERE {} FOR NO KEY UPDATE", self.name, terms.join(" AND "));
-            let args: Vec<DatumWithOid<'_>> = key.iter().map(scan::argument).collect();
-            return Ok(spi::run(&sql, &args, See::Write, |_| Ok(()))? > 0);
-        }
-        // SAFETY: what is opened is closed here, or by the abort that an ERROR leads to; the tuple's header lives while it
-        // is asked for, and the buffer that comes back pinned is released.
-        unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"SELECT FOR NO KEY UPDATE".as_ptr());
-            let rel = pg_sys::table_open(oid, pg_sys::RowShareLock as pg_sys::LOCKMODE);
-            let index = pg_sys::index_open(session::relation(self.index)?, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let slot = pg_sys::table_slot_create(rel, std::ptr::null_mut());
-            let locked = loop {
-                lock::command_done();
-                // Under READ COMMITTED a new one; above it that of the transaction, beyond which nothing may have changed.
-                let Some(tid) = find(rel, index, slot, key, pg_sys::GetTransactionSnapshot()) else { break false };
-                let mut tuple = pg_sys::HeapTupleData { t_self: tid, ..Default::default() };
-                let (mut buffer, mut failure) = (0, pg_sys::TM_FailureData::default());
-                let result = pg_sys::heap_lock_tuple(
-                    rel,
-                    &mut tuple,
-                    pg_sys::GetCurrentCommandId(true),
-                    pg_sys::LockTupleMode::LockTupleNoKeyExclusive,
-                    pg_sys::LockWaitPolicy::LockWaitBlock,
-                    false,
-                    &mut buffer,
-                    &mut failure,
-                );
-                pg_sys::ReleaseBuffer(buffer);
-                match result {
-                    pg_sys::TM_Result::TM_Ok => break true,
-                    // By another transaction, while we waited for it.
-                    pg_sys::TM_Result::TM_Updated | pg_sys::TM_Result::TM_Deleted => {}
-                    other => return Err(Fail::corrupt(format!("a row of {} can not be locked: {other}", self.name))),
-                }
-                if !lock::is_read_committed() {
-                    return Err(Fail::new(
-                        SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                        "could not serialize access due to concurrent update",
-                    )
-                    .hint("Retry the transaction."));
-                }
-            };
-            pg_sys::ExecDropSingleTupleTableSlot(slot);
-            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
-            pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
-            Ok(locked)
-        }
-    }
-}
-
-/// The row with a key that a snapshot sees. It stays in the slot, pinned.
+/// Finds the row with a key. It stays in the slot, pinned, until the next.
 ///
-/// SAFETY: the relations are open, and the slot is of the table.
-unsafe fn find(
-    rel: pg_sys::Relation,
-    index: pg_sys::Relation,
+/// SAFETY: the scan is open, with room for the key, and the slot is of its table.
+pub(super) unsafe fn find(
+    scan: pg_sys::IndexScanDesc,
     slot: *mut pg_sys::TupleTableSlot,
     key: &[scan::Value<'_>],
-    snapshot: pg_sys::Snapshot,
-) -> Option<pg_sys::ItemPointerData> {
-    // SAFETY: by contract; the snapshot is registered by being pushed, and popped here or with the transaction.
+) -> bool {
+    // SAFETY: by contract; a rescan copies the keys, and the texts they point to outlive it in the current context.
     unsafe {
         let keys: Vec<pg_sys::ScanKeyData> =
             key.iter().enumerate().map(|(n, value)| scan::scan_key(&(n, scan::Is::Equal, *value))).collect();
-        pg_sys::PushActiveSnapshot(snapshot);
-        let scan = scan::begin_scan(rel, index, pg_sys::GetActiveSnapshot(), keys.len() as i32);
         pg_sys::index_rescan(scan, keys.as_ptr().cast_mut(), keys.len() as i32, std::ptr::null_mut(), 0);
-        let there = pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
-        pg_sys::index_endscan(scan);
-        pg_sys::PopActiveSnapshot();
-        there.then(|| (*slot).tts_tid)
+        pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot)
     }
 }
 
@@ -300,9 +142,15 @@ struct Writer {
     /// Where the target's columns stand, and which of these change.
     places: Vec<usize>,
     changes: Vec<usize>,
-    /// What finds a row to be updated.
+    finder: Option<Finder>,
+}
+
+/// What finds rows to be updated, as they were when it was made.
+struct Finder {
+    snapshot: pg_sys::Snapshot,
     index: pg_sys::Relation,
-    found: *mut pg_sys::TupleTableSlot,
+    scan: pg_sys::IndexScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
 }
 
 /// What enters a row into all indexes of its table. Most updates need none: they are made only when one does.
@@ -322,16 +170,14 @@ impl Writer {
                 pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
                 return Ok(None);
             };
-            let (mut index, mut found, mut changes) = (std::ptr::null_mut(), std::ptr::null_mut(), Vec::new());
+            let (mut finder, mut changes) = (None, Vec::new());
             if let Deed::Update(columns) = deed {
-                index =
-                    pg_sys::index_open(session::relation(target.index)?, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-                found = pg_sys::table_slot_create(rel, std::ptr::null_mut());
+                finder = Some(Finder::open(rel, target)?);
                 changes = bulk::places((*rel).rd_att, columns)?;
             }
             pg_sys::PreventCommandIfReadOnly(if matches!(deed, Deed::Insert) { c"INSERT" } else { c"UPDATE" }.as_ptr());
             let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &pg_sys::TTSOpsVirtual);
-            Ok(Some(Writer { rel, indexes: None, slot, places, changes, index, found }))
+            Ok(Some(Writer { rel, indexes: None, slot, places, changes, finder }))
         }
     }
 
@@ -356,40 +202,39 @@ impl Writer {
         key: &[scan::Value<'_>],
         change: impl FnOnce(&Row<'_>) -> Outcome<[Cell<'c>; CHANGES]>,
     ) -> Outcome<bool> {
-        lock::command_done();
-        // SAFETY: the snapshot sees what this transaction has written up to the command before. The row that is found stays
-        // pinned in its slot until the new one has been made of its values and the datums.
+        let Some(Finder { scan, slot: found, .. }) = self.finder else { return Ok(false) };
+        // SAFETY: the row that is found stays pinned in its slot until the new one has been made of its values and the datums.
         unsafe {
-            if find(self.rel, self.index, self.found, key, pg_sys::GetLatestSnapshot()).is_none() {
+            if !find(scan, found, key) {
                 return Ok(false);
             }
             let width = (*(*self.rel).rd_att).natts as usize;
-            pg_sys::slot_getsomeattrs_int(self.found, width as i32);
+            pg_sys::slot_getsomeattrs_int(found, width as i32);
             self.empty();
-            std::ptr::copy_nonoverlapping((*self.found).tts_values, (*self.slot).tts_values, width);
-            std::ptr::copy_nonoverlapping((*self.found).tts_isnull, (*self.slot).tts_isnull, width);
+            std::ptr::copy_nonoverlapping((*found).tts_values, (*self.slot).tts_values, width);
+            std::ptr::copy_nonoverlapping((*found).tts_isnull, (*self.slot).tts_isnull, width);
             let old: (Vec<pg_sys::Datum>, Vec<bool>) = self
                 .places
                 .iter()
-                .map(|place| (*(*self.found).tts_values.add(*place), *(*self.found).tts_isnull.add(*place)))
+                .map(|place| (*(*found).tts_values.add(*place), *(*found).tts_isnull.add(*place)))
                 .unzip();
             for (cell, place) in change(&Row::of(&old.0, &old.1))?.iter().zip(&self.changes) {
                 *(*self.slot).tts_isnull.add(*place) = matches!(cell, Cell::Null);
                 *(*self.slot).tts_values.add(*place) = cell.datum();
             }
             pg_sys::ExecStoreVirtualTuple(self.slot);
-            self.replace();
+            self.replace(&raw mut (*found).tts_tid);
             Ok(true)
         }
     }
 
-    /// Puts the row of the slot in the place of the one that was found.
+    /// Puts the row of the slot in the place of another.
     ///
-    /// SAFETY: both slots hold rows of the table, and nobody else may change the one that was found.
-    unsafe fn replace(&mut self) {
+    /// SAFETY: the slot holds a row of the table, and nobody else may change the one at `tid`.
+    unsafe fn replace(&mut self, tid: pg_sys::ItemPointer) {
         // SAFETY: by contract. Before PostgreSQL 16, indexes were all concerned or none.
         unsafe {
-            let (tid, snapshot) = (&raw mut (*self.found).tts_tid, pg_sys::GetActiveSnapshot());
+            let snapshot = pg_sys::GetActiveSnapshot();
             #[cfg(feature = "pg15")]
             {
                 let mut concerned = false;
@@ -438,13 +283,39 @@ impl Drop for Writer {
             if std::thread::panicking() {
                 return;
             }
-            self.indexes = None;
+            (self.indexes, self.finder) = (None, None);
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
-            if !self.index.is_null() {
-                pg_sys::ExecDropSingleTupleTableSlot(self.found);
+            pg_sys::table_close(self.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+impl Finder {
+    /// SAFETY: the relation is open, and closed only after this.
+    unsafe fn open(rel: pg_sys::Relation, target: &Target) -> Outcome<Finder> {
+        // What this transaction has written before is to be found.
+        lock::command_done();
+        // SAFETY: by contract; closed in drop, or by the abort that an ERROR leads to.
+        unsafe {
+            let index = session::relation(target.index)?;
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+            let scan = scan::begin_scan(rel, index, snapshot, target.key.len() as i32);
+            Ok(Finder { snapshot, index, scan, slot: pg_sys::table_slot_create(rel, std::ptr::null_mut()) })
+        }
+    }
+}
+
+impl Drop for Finder {
+    fn drop(&mut self) {
+        // SAFETY: closes what `open` opened; while an ERROR unwinds, the transaction's abort does it.
+        unsafe {
+            if !std::thread::panicking() {
+                pg_sys::index_endscan(self.scan);
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::UnregisterSnapshot(self.snapshot);
                 pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
             }
-            pg_sys::table_close(self.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
     }
 }
@@ -524,7 +395,7 @@ unsafe fn places(rel: pg_sys::Relation, target: &Target) -> Option<Vec<usize>> {
 }
 
 /// Whether the caller may do it to the whole table.
-fn may(oid: pg_sys::Oid, deed: Deed) -> bool {
+pub(super) fn may(oid: pg_sys::Oid, deed: Deed) -> bool {
     let rights = match deed {
         Deed::Insert => pg_sys::ACL_INSERT,
         Deed::Update(_) => pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT,

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pgrx::datum::DatumWithOid;
-
 use crate::core::currency;
 use crate::core::pricing::Amount;
 use crate::ledger::{self, Account, Act, Books, Journal, tables};
@@ -11,7 +9,7 @@ use crate::pg::datum::sha256;
 use crate::pg::error::{Outcome, SqlState};
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
-use crate::pg::spi::{self, See};
+use crate::pg::spi;
 use crate::rating::no_money;
 
 use super::args::{body, used_otherwise};
@@ -50,8 +48,7 @@ pub fn debits(
     names.sort_unstable();
     names.dedup();
     // Of others nothing can be debited, and nobody has to be kept from it.
-    let locked = lock_all(tenant, &names, currency)?;
-    names.retain(|name| locked.binary_search_by(|known| known.as_str().cmp(name)).is_ok());
+    let names = ledger::lock_all(tenant, &names, currency)?;
     let now = session::now();
     let mut accounts = spi::in_new_snapshot(|| load_all(tenant, &names, currency, now))?;
     for (name, account) in &mut accounts {
@@ -145,26 +142,6 @@ fn read<'a>(
     let none: Option<&str> = None;
     let body = body(&[&"debit", &customer, &amount, &currency, &none, &none, &none, &0_i64]);
     Ok(Asked { customer, amount, key, body })
-}
-
-/// Locks those of the customers that exist, and returns them, in order.
-fn lock_all(tenant: &str, names: &[&str], currency: &str) -> Outcome<Vec<String>> {
-    let list: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
-    let ours = "FROM meterflow.wallet_totals WHERE tenant_id = $1 AND customer_id = ANY ($2) AND currency = $3";
-    let args = || -> [DatumWithOid<'_>; 3] { [tenant.into(), list.clone().into(), currency.into()] };
-    if spi::run(&format!("SELECT {ours}"), &args(), See::Latest, |_| Ok(()))? == names.len() as u64 {
-        let sql = format!("SELECT {ours} ORDER BY customer_id FOR NO KEY UPDATE");
-        spi::run(&sql, &args(), See::Write, |_| Ok(()))?;
-        return Ok(list);
-    }
-    // Some have never had credit: these are opened, each in its turn.
-    let mut locked = Vec::with_capacity(names.len());
-    for name in list {
-        if ledger::lock_if_customer(tenant, &name, currency)? {
-            locked.push(name);
-        }
-    }
-    Ok(locked)
 }
 
 fn load_all<'a>(tenant: &str, names: &[&'a str], currency: &str, now: i64) -> Outcome<BTreeMap<&'a str, Account>> {

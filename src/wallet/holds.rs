@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 use crate::core::pricing::{Amount, Money};
 use crate::ledger::{Account, Act, Journal, covers, locked, stored, tables};
+use crate::pg::cell::Cell;
 use crate::pg::datum::{rfc3339, sha256};
 use crate::pg::error::{Fail, Outcome, SqlState, or_if_taken, raise};
 use crate::pg::numeric::{NumericIn, NumericOut};
@@ -15,7 +16,6 @@ use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
-use crate::pg::write::Cell;
 
 use super::args::{Sum, body, key, known_hold, need, used_otherwise};
 use super::position::{Position, cost};
@@ -283,8 +283,8 @@ fn close_hold(
                 .add_held(held.meter.as_deref(), &-held.amount, held.created_at)
                 .map_err(crate::ledger::too_large)?;
             sweep(&mut account, now)?;
-            let key = [Value::Text(&tenant), Value::Int8(hold_id)];
-            tables::WRITE_HOLDS.update(&["status", "captured", "transaction_id", "closed_at"], [key], |_, _| {
+            let row = ([Value::Text(&tenant), Value::Int8(hold_id)], ());
+            tables::WRITE_HOLDS.update(&["status", "captured", "transaction_id", "closed_at"], [row], |(), _| {
                 Ok([Cell::Text(outcome), Cell::Numeric((&spent).into()), transaction.into(), Cell::Time(now)])
             })?;
             journal.write([&account])?;

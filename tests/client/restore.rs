@@ -26,7 +26,7 @@ const METERS: &str = "
       ('peak', 'call', 'bucket_max', 'units', '{}', '{}', NULL, '15 min', false)";
 
 /// Tables that must come back row by row.
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 36] = [
     "events",
     "batches",
     "dedup_keys",
@@ -46,6 +46,18 @@ const TABLES: [&str; 24] = [
     "prices",
     "wallets",
     "wallet_transactions",
+    "ledger_entries",
+    "credit_grants",
+    "recurring_grants",
+    "holds",
+    "wallet_totals",
+    "top_up_rules",
+    "top_up_requests",
+    "outbox",
+    "outbox_consumers",
+    "outbox_deliveries",
+    "alerts",
+    "alert_states",
     "features",
     "entitlements",
     "entitlement_grants",
@@ -127,6 +139,7 @@ fn fill(client: &mut Client, rng: &mut Rng) -> Source {
          SELECT meterflow.void_quota(meterflow.grant_quota('customer 1', 'units', 5, 'first'), 'a test');
          SELECT meterflow.reset_quota('customer 1', 'units', 'first')",
     );
+    run(client, CREDIT);
     // As an earlier renderer may have taken it: what was kept comes back, even where nothing could render it.
     run(
         client,
@@ -234,6 +247,20 @@ fn a_restored_dump_goes_on_where_it_was() {
         bill(&mut client);
     }
 }
+
+/// Credit in all its states, and who is told of it.
+const CREDIT: &str = r#"
+    INSERT INTO meterflow.customers (id) VALUES ('purse');
+    INSERT INTO meterflow.outbox_consumers (name) VALUES ('hooks');
+    INSERT INTO meterflow.alerts (key, what, currency, warning) VALUES ('low', 'balance', 'EUR', 40);
+    SELECT meterflow.top_up('purse', 50, 'EUR', 'purse 1'), meterflow.grant_credit('purse', 9, 'EUR', 'purse 2', expires_at => now() + interval '1 year');
+    INSERT INTO meterflow.recurring_grants (wallet_id, amount, rollover_max, starts_at) SELECT id, 3, 2, now() - interval '40 days' FROM meterflow.wallets WHERE customer_id = 'purse';
+    INSERT INTO meterflow.top_up_rules (wallet_id, threshold, amount) SELECT id, 60, 10 FROM meterflow.wallets WHERE customer_id = 'purse';
+    SELECT meterflow.debit('purse', 20, 'EUR', 'purse 3');
+    SELECT meterflow.refund(max(id), 'purse 4', 1) FROM meterflow.wallet_transactions WHERE kind = 'debit';
+    SELECT meterflow.hold('purse', 7, 'EUR', '1 year', 'purse 5'), meterflow.hold('purse', 8, 'EUR', '1 year', 'purse 6');
+    SELECT meterflow.capture(min(id), 5) FROM meterflow.holds;
+    SELECT count(*) FROM meterflow.outbox_read('hooks', 2)"#;
 
 /// Rows that name rows of their own table, or of tables that a dump may load later.
 const BILLED: &str = r#"
@@ -352,5 +379,10 @@ fn go_on(client: &mut Client, sent: &Source, rng: &mut Rng) {
         "SELECT meterflow.top_up('customer 1', 50, 'EUR', 'second'), meterflow.top_up('customer 1', 100, 'EUR', 'first')",
     );
     assert_eq!(one(client, "SELECT balance::int FROM meterflow.wallet_balance('customer 1')"), "150");
+    let before = one(client, "SELECT available FROM meterflow.wallet_balance('purse')");
+    run(client, "SELECT meterflow.capture(max(id)) FROM meterflow.holds");
+    assert_eq!(one(client, "SELECT available FROM meterflow.wallet_balance('purse')"), before, "it had been set aside");
+    run(client, "SELECT meterflow.confirm_top_up(max(id)) FROM meterflow.top_up_requests");
+    assert_eq!(one(client, &format!("SELECT available - {before} FROM meterflow.wallet_balance('purse')")), "10.00");
     assert_verified(client);
 }

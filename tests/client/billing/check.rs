@@ -142,7 +142,7 @@ fn invoices_add_up(client: &mut Client) {
     none(
         client,
         "credit used twice",
-        "SELECT w.wallet_id, sum(w.amount) FROM meterflow.wallet_transactions w GROUP BY 1 HAVING sum(w.amount) < 0",
+        "SELECT e.wallet_id, e.grant_id, sum(e.amount) FROM meterflow.ledger_entries e GROUP BY 1, 2 HAVING sum(e.amount) < 0",
     );
     none(
         client,
