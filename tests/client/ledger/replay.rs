@@ -7,7 +7,7 @@ use postgres::Client;
 
 use super::acts::{API_PRICE, Act, CUSTOMERS, DAY, Done, IMG_PRICE, Usage, is_forced, money};
 use super::found::{Entries, Found, cents, micros, number, text};
-use super::model::{Account, Charge, Debts, Grant, Hold, NEVER, Taken, Wallet};
+use super::model::{Account, Charge, Debts, Grant, Hold, NEVER, Position, Taken, Wallet};
 use crate::event::time;
 use crate::rng::Rng;
 use crate::server::rows;
@@ -23,6 +23,8 @@ pub struct Replay {
     pub(super) taken: BTreeMap<i64, (usize, Taken)>,
     /// The grant of a top-up.
     pub(super) top_ups: BTreeMap<i64, (usize, usize)>,
+    /// The time of a customer's last debit, and its debts as they may have been then.
+    pub(super) batch: Vec<(i64, Vec<Position>)>,
     pub(super) seen: BTreeSet<(u8, i64)>,
     /// The time of a customer's last event, and states to ask for again.
     pub(super) last: Vec<i64>,
@@ -33,9 +35,12 @@ pub struct Replay {
 /// Usage that was sent at once.
 pub(super) struct Used {
     usage: Vec<Usage>,
-    /// Nobody saw it before the one, and everybody after the other.
-    between: (i64, i64),
+    /// By customer: nobody saw it before the one, and everybody after the other.
+    between: Vec<(i64, i64)>,
 }
+
+/// Longest time from when an act reads the clock until it has looked: it may see what was sent after that.
+const LOOKS: i64 = 50_000;
 
 /// What may have been there or not.
 #[derive(Clone, Copy, PartialEq)]
@@ -88,6 +93,7 @@ impl Replay {
             invoices: BTreeMap::new(),
             taken: BTreeMap::new(),
             top_ups: BTreeMap::new(),
+            batch: vec![(0, Vec::new()); CUSTOMERS],
             seen: BTreeSet::new(),
             last: vec![0; CUSTOMERS],
             past: Vec::new(),
@@ -156,7 +162,7 @@ impl Replay {
                 _ => Vec::new(),
             };
             if !usage.is_empty() {
-                self.used.push(Used { usage, between: (done.sent, done.acknowledged) });
+                self.used.push(Used { usage, between: vec![(done.sent - LOOKS, done.acknowledged); CUSTOMERS] });
             }
             self.done.insert(done.key.clone(), done);
         }
@@ -340,7 +346,7 @@ impl Replay {
     fn debts_with(&self, customer: usize, at: i64, said: &[Doubt]) -> Debts {
         let mut cells: BTreeMap<(i64, bool), i64> = BTreeMap::new();
         for (place, used) in self.used.iter().enumerate() {
-            if used.between.1 < at || said.contains(&Doubt::Used(place)) {
+            if used.between[customer].1 < at || said.contains(&Doubt::Used(place)) {
                 for usage in used.usage.iter().filter(|usage| usage.customer == customer) {
                     let price = if usage.api { API_PRICE } else { IMG_PRICE };
                     *cells.entry(((usage.at - self.started) / DAY, !usage.api)).or_default() += usage.quantity * price;
@@ -374,7 +380,7 @@ impl Replay {
     /// What was on its way to a customer: others may have seen it or not.
     fn doubts(&self, customer: usize, at: i64) -> Vec<Doubt> {
         let used = |(place, used): (usize, &Used)| {
-            let concerns = used.between.0 <= at && at <= used.between.1;
+            let concerns = used.between[customer].0 <= at && at <= used.between[customer].1;
             (concerns && used.usage.iter().any(|it| it.customer == customer)).then_some(Doubt::Used(place))
         };
         let voided = |(id, invoice): (&i64, &Invoice)| {
@@ -385,7 +391,7 @@ impl Replay {
     }
 
     /// `holds` must be so with what had been done for sure and some of what was on its way; what has been seen once is seen
-    /// by all who come later. Returns what it returned for the first such.
+    /// by all who have the customer's lock later. Returns what it returned for the first such.
     pub(super) fn with_some<T>(
         &mut self,
         customer: usize,
@@ -411,7 +417,7 @@ impl Replay {
         let Some(first) = first else { panic!("with none of {} doubts: {why}", doubts.len()) };
         for doubt in doubts {
             let between = match doubt {
-                Doubt::Used(place) => &mut self.used[place].between,
+                Doubt::Used(place) => &mut self.used[place].between[customer],
                 Doubt::Voided(id) => {
                     self.invoices.get_mut(&id).and_then(|it| it.voided.as_mut()).expect("a void invoice")
                 }
@@ -462,7 +468,8 @@ impl Rule {
             let starts = self.starts + number * DAY;
             for (cents, ends, later) in self.parts(starts) {
                 account.grants.push(Grant {
-                    id: NEVER,
+                    // After all that are written down.
+                    id: NEVER - 1_000_000 + account.grants.len() as i64,
                     wallet: self.wallet,
                     priority: 50 + later,
                     promotional: self.promotional,
