@@ -44,28 +44,32 @@ impl Position {
         if !account.owes && account.held.is_empty() {
             return Ok(Position { account, shares, worth: before, claimed, of_now: true });
         }
-        let (mut open_due, mut unpaid) = (0, 0);
-        let mut of_now = true;
-        if account.owes {
-            let open = billing::open(account)?;
-            (account, claimed, open_due) = (open.account, open.taken, open.due);
-            of_now = open.of_now;
-            unpaid = unpaid_invoices(&account)?;
-        }
-        let mut left = live(&account)?;
-        fill(&mut shares, &before, &left, open_due, |share, part| share.open_usage += part);
-
+        let charges = if account.owes { Some(billing::open(&account)?) } else { None };
         let as_of = account.purse.as_of;
-        let missing =
-            account.purse.burn(unpaid, as_of, |wallet| covers(wallet, None), &mut claimed).map_err(too_large)?;
-        let mut after = live(&account)?;
-        fill(&mut shares, &left, &after, missing, |share, part| share.unpaid += part);
-        left = after;
+        let since = charges.as_ref().map_or(as_of, |charges| charges.since);
+        if since < as_of {
+            account.bring_back(since)?;
+        }
 
+        // What is set aside comes first, as it does for invoices.
         let missing = account.set_aside()?;
-        after = live(&account)?;
-        fill(&mut shares, &left, &after, missing, |share, part| share.held += part);
-        Ok(Position { account, shares, worth: before, claimed, of_now })
+        let mut left = live(&account)?;
+        fill(&mut shares, &before, &left, missing, |share, part| share.held += part);
+
+        if let Some(charges) = charges {
+            let open = charges.invoice(account)?;
+            (account, claimed) = (open.account, open.taken);
+            let mut after = live(&account)?;
+            fill(&mut shares, &left, &after, open.due, |share, part| share.open_usage += part);
+            left = after;
+
+            let unpaid = unpaid_invoices(&account)?;
+            let missing =
+                account.purse.burn(unpaid, as_of, |wallet| covers(wallet, None), &mut claimed).map_err(too_large)?;
+            after = live(&account)?;
+            fill(&mut shares, &left, &after, missing, |share, part| share.unpaid += part);
+        }
+        Ok(Position { account, shares, worth: before, claimed, of_now: since == as_of })
     }
 
     /// What no credit covers, in minor units. What will be given back is not there to be spent yet.
