@@ -222,13 +222,15 @@ impl Account {
     ) -> Result<Taken, i64> {
         let mut plan = self.clone();
         let (claimed, ..) = plan.claim(debts, now);
-        let (aside, _) = plan.set_aside(now);
+        let (mut aside, _) = plan.set_aside(now);
         let usable = |grant: &Grant, wallet: &Wallet| grant.serves(debt, now) && covers(wallet);
         let (mut taken, mut missing) = (Taken::new(), cents);
         if !alike || debts.usage.iter().any(|charge| charge.at < now) {
             missing = plan.take(plan.order(), missing, usable, &mut taken);
         }
         plan.put_back(&claimed);
+        plan.put_back(&aside);
+        (aside, _) = plan.set_aside(now);
         missing = plan.take(plan.order(), missing, usable, &mut taken);
         plan.put_back(&aside);
         let covered: Vec<usize> = self.ranked().into_iter().filter(|place| covers(&self.wallets[*place])).collect();
