@@ -410,6 +410,31 @@ impl Account {
         Ok(())
     }
 
+    /// Reads credit again that has expired since a time. Holds stay as they are: whoever asks may have let go of one.
+    pub fn bring_back(&mut self, since: i64) -> Outcome<()> {
+        let load = if self.past { super::load_past } else { load };
+        let held = std::mem::take(&mut self.held);
+        *self = load(&self.tenant, &self.customer, &self.currency, self.purse.as_of, since)?;
+        self.held = held;
+        self.purse.settle().map_err(too_large)?;
+        Ok(())
+    }
+
+    /// Whose it is and of when, without what is in it.
+    pub fn named(&self) -> Account {
+        let purse = Purse { digits: self.purse.digits, wallets: Vec::new(), lots: Vec::new(), as_of: self.purse.as_of };
+        Account {
+            tenant: self.tenant.clone(),
+            customer: self.customer.clone(),
+            currency: self.currency.clone(),
+            totals: Totals::default(),
+            purse,
+            held: Vec::new(),
+            aside: Vec::new(),
+            ..*self
+        }
+    }
+
     /// Takes out of the purse what active holds have set aside, so that what burns now keeps what it can use. Holds for
     /// anything go first, those for a meter have limited wallets too. Returns what no credit is there for, in minor units.
     pub fn set_aside(&mut self) -> Outcome<i128> {

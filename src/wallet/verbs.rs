@@ -464,7 +464,9 @@ fn transfer(
                 journal.write([&giver])?;
                 return Ok(transaction);
             }
-            let mut taker = ledger::load(&tenant, &to.customer, &to.currency, now, now)?;
+            // By the same clock as the giver.
+            ledger::bring_locked_up_to(&tenant, &to.customer, &to.currency, now, now)?;
+            let mut taker = spi::in_new_snapshot(|| ledger::load(&tenant, &to.customer, &to.currency, now, now))?;
             let place = place_of(&taker, to.id)?;
             let received = journal.act(&taker, &Act { kind: "transfer", description, ..Act::default() })?;
             for (life, amount) in moved {

@@ -70,7 +70,7 @@ fn credit_is_what_a_model_of_it_says() {
         assert_verified(&mut client);
         replay.go_on(&mut client, done);
         replay.balances_are_equal(&mut client);
-        replay.limits_are_exact(&mut client, round);
+        replay.limits_are_exact(&mut client);
         replayed += began.elapsed();
     }
     let mut client = wait_for_server(&server);

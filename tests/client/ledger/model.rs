@@ -58,7 +58,23 @@ pub struct Charge {
 /// Cents taken of a wallet's grant, by its place; None: lent by the wallet.
 pub type Taken = Vec<(usize, Option<usize>, i64)>;
 
-/// What is available for anything, and what each wallet carries.
+/// What is owed beside holds.
+#[derive(Clone, Debug, Default)]
+pub struct Debts {
+    /// Usage that nobody has billed.
+    pub open: Vec<Charge>,
+    pub unpaid: i64,
+}
+
+/// What debts take: of which grants (but for holds), what no credit is there for, and what lives in each wallet before and
+/// after each of them.
+struct Claims {
+    claimed: Taken,
+    missing: [i64; 3],
+    stages: Vec<Vec<i64>>,
+}
+
+/// What a wallet has and carries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Share {
     pub balance: i64,
@@ -165,23 +181,23 @@ impl Account {
         active
     }
 
-    /// Takes out what holds rely on: first what is not wanted for something else, what has ended, and of limited wallets;
-    /// of these what burns last.
-    fn set_aside(&mut self, now: i64, wanted: impl Fn(&Grant, &Wallet) -> bool) -> Taken {
-        let mut aside = Taken::new();
+    /// Takes out what holds rely on: first what has ended, and of limited wallets; of these what burns last. Returns what
+    /// no credit is there for.
+    fn set_aside(&mut self, now: i64, aside: &mut Taken) -> i64 {
+        let mut missing = 0;
         for hold in self.active(now) {
             let mut order = self.order();
             order.reverse();
             order.sort_by_key(|place| {
                 let grant = &self.grants[*place];
-                let (wallet, lives) = (&self.wallets[grant.wallet], grant.lives(now));
-                (wanted(grant, wallet), lives, !wallet.limited, if lives { 0 } else { grant.ends })
+                let lives = grant.lives(now);
+                (lives, !self.wallets[grant.wallet].limited, if lives { 0 } else { grant.ends })
             });
             let usable =
                 |grant: &Grant, wallet: &Wallet| grant.serves(hold.made, now) && (hold.for_api || !wallet.limited);
-            self.take(order, hold.cents, usable, &mut aside);
+            missing += self.take(order, hold.cents, usable, aside);
         }
-        aside
+        missing
     }
 
     fn put_back(&mut self, taken: &Taken) {
@@ -192,60 +208,100 @@ impl Account {
         }
     }
 
-    /// Spends, of what burns first and no hold needs; what is missing wallets owe, and have nothing left then.
+    /// Spends in burn order what holds leave, where it comes of wallets that pay for the same and any credit can pay what is
+    /// open; else what all debts leave, and then what open usage and unpaid invoices would have had. Then wallets owe, and
+    /// with `force` the first of them beyond its limit.
     pub fn spend(
         &mut self,
         cents: i64,
         debt: i64,
         now: i64,
+        debts: &Debts,
         covers: impl Fn(&Wallet) -> bool,
         force: bool,
     ) -> Result<Taken, i64> {
-        let aside = self.set_aside(now, |grant, wallet| grant.serves(debt, now) && covers(wallet));
-        let mut taken = Taken::new();
+        let mut left = self.clone();
+        let claims = left.claim(debts, now);
         let usable = |grant: &Grant, wallet: &Wallet| grant.serves(debt, now) && covers(wallet);
-        let mut missing = self.take(self.order(), cents, usable, &mut taken);
-        self.put_back(&aside);
+        let mut taken = Taken::new();
+        let alike = self.wallets.iter().filter(|wallet| covers(wallet)).all(|wallet| !wallet.limited)
+            || self.wallets.iter().filter(|wallet| covers(wallet)).count() == 1;
+        let mut missing = cents;
+        if !alike || debts.open.iter().any(|charge| charge.at < now) {
+            missing = left.take(left.order(), missing, usable, &mut taken);
+        }
+        left.put_back(&claims.claimed);
+        missing = left.take(left.order(), missing, usable, &mut taken);
+        let mut taken = self.take_for(&taken);
         for beyond in [false, true] {
             for place in self.ranked() {
                 let wallet = &self.wallets[place];
-                if !covers(wallet) || (beyond && !force) {
+                if missing == 0 || !covers(wallet) || (beyond && !force) {
                     continue;
                 }
                 let part = if beyond { missing } else { (wallet.limit - wallet.owed).clamp(0, missing) };
                 missing -= part;
+                // It does not owe while it has anything: the hold stands on what it can still owe.
                 let own = |grant: &Grant, _: &Wallet| grant.wallet == place && grant.serves(debt, now);
-                let lent = self.take(self.order(), part, own, &mut taken);
-                if lent > 0 {
-                    self.wallets[place].owed += lent;
+                let part = self.take(self.order(), part, own, &mut taken);
+                if part > 0 {
+                    self.wallets[place].owed += part;
                     self.wallets[place].owes_since = now;
-                    taken.push((place, None, lent));
+                    taken.push((place, None, part));
                 }
             }
         }
         if missing > 0 { Err(missing) } else { Ok(taken) }
     }
 
-    pub fn capture(&mut self, hold: i64, cents: i64, now: i64) -> Result<Taken, i64> {
+    /// Takes what has been found to be there: of lasting grants, which debts do not tell apart, the oldest.
+    fn take_for(&mut self, found: &Taken) -> Taken {
+        let mut taken = Taken::new();
+        for (_, grant, cents) in found {
+            let place = grant.expect("a grant");
+            let lot = self.lot(place);
+            let order = self.order().into_iter().filter(|other| self.lot(*other) == lot).collect();
+            self.take(order, *cents, |_, _| true, &mut taken);
+        }
+        taken
+    }
+
+    /// What burns as one: lasting grants of one wallet, priority and kind; else a grant.
+    fn lot(&self, place: usize) -> (usize, i64, bool, i64) {
+        let grant = &self.grants[place];
+        (grant.wallet, grant.priority, grant.promotional, if grant.lasting() { 0 } else { grant.id })
+    }
+
+    /// As [`Account::spend`], of what debts leave in one wallet alone.
+    pub fn send(&mut self, cents: i64, now: i64, debts: &Debts, wallet: usize) -> Result<Taken, i64> {
+        let mut left = self.clone();
+        left.claim(debts, now);
+        let mut taken = Taken::new();
+        let usable = |grant: &Grant, _: &Wallet| grant.wallet == wallet && grant.lives(now);
+        let missing = left.take(left.order(), cents, usable, &mut taken);
+        let taken = self.take_for(&taken);
+        if missing > 0 { Err(missing) } else { Ok(taken) }
+    }
+
+    pub fn capture(&mut self, hold: i64, cents: i64, now: i64, debts: &Debts) -> Result<Taken, i64> {
         let Hold { for_api, made, .. } = self.holds.remove(&hold).expect("a hold that was made");
-        self.spend(cents, made, now, |wallet| for_api || !wallet.limited, true)
+        self.spend(cents, made, now, debts, |wallet| for_api || !wallet.limited, true)
     }
 
     /// Pays an invoice: promotional credit, then what was bought, each in burn order, spread over the lines in proportion
     /// to what is left of them. Returns what is due besides.
     pub fn pay(&mut self, charges: &[Charge], now: i64, beside_holds: bool) -> (Taken, i64) {
-        let aside = if beside_holds { self.set_aside(now, |_, _| true) } else { Taken::new() };
+        let mut aside = Taken::new();
+        if beside_holds {
+            self.set_aside(now, &mut aside);
+        }
         let mut open: Vec<i64> = charges.iter().map(|charge| charge.cents).collect();
         let mut taken = Taken::new();
         for promotional in [true, false] {
             let order: Vec<usize> =
                 self.order().into_iter().filter(|place| self.grants[*place].promotional == promotional).collect();
-            // Lasting grants of one wallet and priority pay as one.
-            let kind = |place: &usize| {
-                let grant = &self.grants[*place];
-                (grant.wallet, grant.priority, if grant.lasting() { 0 } else { grant.id })
-            };
-            let lots: Vec<Vec<usize>> = order.chunk_by(|a, b| kind(a) == kind(b)).map(<[usize]>::to_vec).collect();
+            let lots: Vec<Vec<usize>> =
+                order.chunk_by(|a, b| self.lot(*a) == self.lot(*b)).map(<[usize]>::to_vec).collect();
             for lot in lots {
                 let (first, limited) = (&self.grants[lot[0]], self.wallets[self.grants[lot[0]].wallet].limited);
                 let pays = |charge: &Charge| {
@@ -300,52 +356,41 @@ impl Account {
         given
     }
 
-    /// Wallet by wallet what there is and what debts take of it, those that no credit covers with the last; and what is
-    /// available for what `covers` says.
-    pub fn position(
-        &self,
-        usage: &[Charge],
-        unpaid: i64,
-        now: i64,
-        covers: impl Fn(&Wallet) -> bool,
-    ) -> (Vec<Share>, i64) {
-        let mut account = self.clone();
-        account.settle(now);
-        let mut shares = vec![Share::default(); account.wallets.len()];
+    /// Takes out what all debts need: holds, open usage as an invoice would, and unpaid invoices.
+    fn claim(&mut self, debts: &Debts, now: i64) -> Claims {
         let live = |account: &Account| -> Vec<i64> {
             let of = |wallet| account.grants.iter().filter(move |grant| grant.wallet == wallet && grant.lives(now));
             (0..account.wallets.len()).map(|wallet| of(wallet).map(|grant| grant.left).sum()).collect()
         };
-        let start = live(&account);
-        let (_, usage_missing) = account.pay(usage, now, false);
-        let after_usage = live(&account);
+        let mut stages = vec![live(self)];
+        let held = self.set_aside(now, &mut Taken::new());
+        stages.push(live(self));
+        let (mut claimed, usage) = self.pay(&debts.open, now, false);
+        stages.push(live(self));
         let any = |grant: &Grant, wallet: &Wallet| grant.lives(now) && !wallet.limited;
-        let unpaid_missing = account.take(account.order(), unpaid, any, &mut Taken::new());
-        let after_unpaid = live(&account);
-        let mut held_missing = 0;
-        for hold in account.active(now) {
-            let usable =
-                |grant: &Grant, wallet: &Wallet| grant.serves(hold.made, now) && (hold.for_api || !wallet.limited);
-            held_missing += account.take(account.order(), hold.cents, usable, &mut Taken::new());
-        }
-        let end = live(&account);
+        let unpaid = self.take(self.order(), debts.unpaid, any, &mut claimed);
+        stages.push(live(self));
+        Claims { claimed, missing: [held, usage, unpaid], stages }
+    }
+
+    /// Wallet by wallet what there is and what debts take of it, those that no credit covers with the last; and what is
+    /// available for what `covers` says.
+    pub fn position(&self, debts: &Debts, now: i64, covers: impl Fn(&Wallet) -> bool) -> (Vec<Share>, i64) {
+        let mut account = self.clone();
+        account.settle(now);
+        let Claims { missing, stages, .. } = account.claim(debts, now);
         let last = account.ranked().into_iter().rfind(|place| !account.wallets[*place].limited);
-        for (place, wallet) in account.wallets.iter().enumerate() {
-            let share = &mut shares[place];
-            share.balance = start[place] - wallet.owed;
-            share.usage = start[place] - after_usage[place];
-            share.unpaid = after_usage[place] - after_unpaid[place];
-            share.held = after_unpaid[place] - end[place];
-        }
-        let last = &mut shares[last.expect("a wallet that pays for anything")];
-        last.usage += usage_missing;
-        last.unpaid += unpaid_missing;
-        last.held += held_missing;
-        let room = |(place, wallet): (usize, &Wallet)| {
-            if covers(wallet) { end[place] - wallet.owed + wallet.limit } else { 0 }
+        let share = |place: usize| {
+            let of = |stage: usize| {
+                let beside = if Some(place) == last { missing[stage] } else { 0 };
+                stages[stage][place] - stages[stage + 1][place] + beside
+            };
+            let balance = stages[0][place] - account.wallets[place].owed;
+            Share { balance, held: of(0), usage: of(1), unpaid: of(2) }
         };
-        let available: i64 = account.wallets.iter().enumerate().map(room).sum();
-        (shares, available - usage_missing - unpaid_missing - held_missing)
+        let room = |(wallet, left): (&Wallet, &i64)| if covers(wallet) { left - wallet.owed + wallet.limit } else { 0 };
+        let room: i64 = account.wallets.iter().zip(&stages[3]).map(room).sum();
+        ((0..account.wallets.len()).map(share).collect(), room - missing.iter().sum::<i64>())
     }
 }
 

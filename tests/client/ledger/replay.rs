@@ -7,7 +7,7 @@ use postgres::Client;
 
 use super::acts::{API_PRICE, Act, CUSTOMERS, DAY, Done, IMG_PRICE, Usage, is_forced, money};
 use super::found::{Entries, Found, cents, micros, number, text};
-use super::model::{Account, Charge, Grant, Hold, NEVER, Taken, Wallet};
+use super::model::{Account, Charge, Debts, Grant, Hold, NEVER, Taken, Wallet};
 use crate::event::time;
 use crate::rng::Rng;
 use crate::server::rows;
@@ -16,7 +16,7 @@ pub struct Replay {
     pub(super) accounts: Vec<Account>,
     pub(super) rules: Vec<Rule>,
     pub(super) started: i64,
-    pub(super) used: Vec<(Usage, i64)>,
+    pub(super) used: Vec<Used>,
     pub(super) done: HashMap<String, Done>,
     pub(super) invoices: BTreeMap<i64, Invoice>,
     /// By transaction: whose, and what it took and has not given back.
@@ -28,6 +28,20 @@ pub struct Replay {
     pub(super) last: Vec<i64>,
     pub(super) past: Vec<(usize, i64, Account)>,
     pub(super) rng: Rng,
+}
+
+/// Usage that was sent at once.
+pub(super) struct Used {
+    usage: Vec<Usage>,
+    /// Nobody saw it before the one, and everybody after the other.
+    between: (i64, i64),
+}
+
+/// What may have been there or not.
+#[derive(Clone, Copy, PartialEq)]
+enum Doubt {
+    Used(usize),
+    Voided(i64),
 }
 
 pub(super) struct Rule {
@@ -49,7 +63,8 @@ pub(super) struct Invoice {
     pub(super) lines: Vec<(bool, i64, i64)>,
     pub(super) expected: Entries,
     pub(super) taken: Taken,
-    pub(super) live: bool,
+    /// When it was voided: nobody saw that before the one, and everybody after the other.
+    pub(super) voided: Option<(i64, i64)>,
     pub(super) created: i64,
 }
 
@@ -135,11 +150,13 @@ impl Replay {
     /// Goes on from where it was, with what sessions have done since.
     pub fn go_on(&mut self, client: &mut Client, done: Vec<Done>) {
         for done in done {
-            let of = |usage: &Vec<Usage>| usage.clone().into_iter().map(|it| (it, done.acknowledged));
-            match &done.act {
-                Act::Use(usage) => self.used.extend(of(usage)),
-                Act::CaptureUsage { usage, .. } if done.came_of_it[0].is_ok() => self.used.extend(of(usage)),
-                _ => {}
+            let usage = match &done.act {
+                Act::Use(usage) => usage.clone(),
+                Act::CaptureUsage { usage, .. } if done.came_of_it[0].is_ok() => usage.clone(),
+                _ => Vec::new(),
+            };
+            if !usage.is_empty() {
+                self.used.push(Used { usage, between: (done.sent, done.acknowledged) });
             }
             self.done.insert(done.key.clone(), done);
         }
@@ -204,9 +221,13 @@ impl Replay {
             }
             Event::Invoiced(id) => self.invoiced(found, customer, id, at),
             Event::Voided(id) => {
+                // It took no lock that others would have waited for.
+                let voids =
+                    self.done.values().filter(|done| matches!(done.act, Act::Void { invoice } if invoice == id));
+                let acknowledged = voids.filter(|done| done.came_of_it[0].is_ok()).map(|done| done.acknowledged).min();
                 let invoice = self.invoices.get_mut(&id).expect("a void invoice that was made");
                 assert!(invoice.taken.is_empty(), "invoice {id} is void and gave nothing back");
-                invoice.live = false;
+                invoice.voided = Some((at, acknowledged.expect("somebody voided it")));
             }
         }
         for wallet in &self.accounts[customer].wallets {
@@ -284,7 +305,10 @@ impl Replay {
         let hold = Hold { cents, for_api: api, made: at, ends: at + millis * 1000 };
         assert_eq!((number(row, 2), number(row, 4)), (cents, hold.ends), "{what}");
         self.is_up_to_date(customer, at, &what);
-        self.must_be_available(customer, cents, at, |wallet| api || !wallet.limited, false, &what);
+        let covers = |wallet: &Wallet| api || !wallet.limited;
+        self.with_some(customer, at, |replay, debts| {
+            replay.available(customer, cents, at, debts, covers).map_err(|error| format!("{what}: {error}"))
+        });
         self.accounts[customer].holds.insert(id, hold);
     }
 
@@ -309,21 +333,30 @@ impl Replay {
             let paid = found.transactions.values().find(|it| text(it, 2) == "invoice" && number(it, 5) == id);
             assert!(paid.is_none(), "{what}: {paid:?}");
         }
-        self.invoices.insert(id, Invoice { customer, due, lines, expected, taken, live: true, created: at });
+        self.invoices.insert(id, Invoice { customer, due, lines, expected, taken, voided: None, created: at });
     }
 
-    /// Usage that nobody has billed, by what was acknowledged by then: others may have been there, too.
-    pub(super) fn open(&self, customer: usize, at: i64) -> Vec<Charge> {
+    /// What was owed, with all that had been acknowledged, and what is `said` to have been done as well.
+    fn debts_with(&self, customer: usize, at: i64, said: &[Doubt]) -> Debts {
         let mut cells: BTreeMap<(i64, bool), i64> = BTreeMap::new();
-        for (usage, acknowledged) in self.used.iter().filter(|(usage, _)| usage.customer == customer) {
-            if *acknowledged < at {
-                let price = if usage.api { API_PRICE } else { IMG_PRICE };
-                *cells.entry(((usage.at - self.started) / DAY, !usage.api)).or_default() += usage.quantity * price;
+        for (place, used) in self.used.iter().enumerate() {
+            if used.between.1 < at || said.contains(&Doubt::Used(place)) {
+                for usage in used.usage.iter().filter(|usage| usage.customer == customer) {
+                    let price = if usage.api { API_PRICE } else { IMG_PRICE };
+                    *cells.entry(((usage.at - self.started) / DAY, !usage.api)).or_default() += usage.quantity * price;
+                }
             }
         }
-        for invoice in self.invoices.values().filter(|it| it.live && it.customer == customer && it.created <= at) {
-            for (api, day, cents) in &invoice.lines {
-                *cells.entry((*day, !*api)).or_default() -= cents;
+        let is_void = |id: i64, invoice: &Invoice| {
+            invoice.voided.is_some_and(|(_, not_after)| not_after < at) || said.contains(&Doubt::Voided(id))
+        };
+        let mut unpaid = 0;
+        for (id, invoice) in self.invoices.iter().filter(|(_, it)| it.customer == customer && it.created <= at) {
+            if !is_void(*id, invoice) {
+                unpaid += invoice.due;
+                for (api, day, cents) in &invoice.lines {
+                    *cells.entry((*day, !*api)).or_default() -= cents;
+                }
             }
         }
         let charge = |((day, image), cents): ((i64, bool), i64)| Charge {
@@ -331,28 +364,78 @@ impl Replay {
             at: at.min(self.started + (day + 1) * DAY - 1),
             api: !image,
         };
-        cells.into_iter().map(charge).filter(|charge| charge.cents > 0).collect()
+        Debts { open: cells.into_iter().map(charge).filter(|charge| charge.cents > 0).collect(), unpaid }
     }
 
-    pub(super) fn unpaid(&self, customer: usize, at: i64) -> i64 {
-        let live = self.invoices.values().filter(|it| it.live && it.customer == customer && it.created <= at);
-        live.map(|invoice| invoice.due).sum()
+    pub(super) fn debts(&self, customer: usize, at: i64) -> Debts {
+        self.debts_with(customer, at, &[])
     }
 
-    pub(super) fn must_be_available(
+    /// What was on its way to a customer: others may have seen it or not.
+    fn doubts(&self, customer: usize, at: i64) -> Vec<Doubt> {
+        let used = |(place, used): (usize, &Used)| {
+            let concerns = used.between.0 <= at && at <= used.between.1;
+            (concerns && used.usage.iter().any(|it| it.customer == customer)).then_some(Doubt::Used(place))
+        };
+        let voided = |(id, invoice): (&i64, &Invoice)| {
+            let concerns = invoice.voided.is_some_and(|(from, to)| from <= at && at <= to);
+            (concerns && invoice.customer == customer).then_some(Doubt::Voided(*id))
+        };
+        self.used.iter().enumerate().filter_map(used).chain(self.invoices.iter().filter_map(voided)).collect()
+    }
+
+    /// `holds` must be so with what had been done for sure and some of what was on its way; what has been seen once is seen
+    /// by all who come later. Returns what it returned for the first such.
+    pub(super) fn with_some<T>(
+        &mut self,
+        customer: usize,
+        at: i64,
+        holds: impl Fn(&Replay, &Debts) -> Result<T, String>,
+    ) -> T {
+        let doubts = self.doubts(customer, at);
+        assert!(doubts.len() < 10, "{} acts are on their way at once", doubts.len());
+        let mut first = None;
+        let (mut always, mut never, mut why) = (doubts.clone(), doubts.clone(), String::new());
+        for mask in 0..1_u32 << doubts.len() {
+            let picked = |(bit, doubt): (usize, &Doubt)| (mask & 1 << bit != 0).then_some(*doubt);
+            let said: Vec<Doubt> = doubts.iter().enumerate().filter_map(picked).collect();
+            match holds(self, &self.debts_with(customer, at, &said)) {
+                Ok(outcome) => {
+                    always.retain(|doubt| said.contains(doubt));
+                    never.retain(|doubt| !said.contains(doubt));
+                    first = first.or(Some(outcome));
+                }
+                Err(error) => why = error,
+            }
+        }
+        let Some(first) = first else { panic!("with none of {} doubts: {why}", doubts.len()) };
+        for doubt in doubts {
+            let between = match doubt {
+                Doubt::Used(place) => &mut self.used[place].between,
+                Doubt::Voided(id) => {
+                    self.invoices.get_mut(&id).and_then(|it| it.voided.as_mut()).expect("a void invoice")
+                }
+            };
+            if always.contains(&doubt) {
+                between.1 = at - 1;
+            } else if never.contains(&doubt) {
+                between.0 = at + 1;
+            }
+        }
+        first
+    }
+
+    /// An error where less was available.
+    pub(super) fn available(
         &self,
         customer: usize,
         cents: i64,
         at: i64,
+        debts: &Debts,
         covers: impl Fn(&Wallet) -> bool,
-        force: bool,
-        what: &str,
-    ) {
-        if !force {
-            let (open, unpaid) = (self.open(customer, at), self.unpaid(customer, at));
-            let (_, available) = self.accounts[customer].position(&open, unpaid, at, covers);
-            assert!(cents <= available, "{what}: {} given, {} were there", money(cents), available);
-        }
+    ) -> Result<(), String> {
+        let (_, available) = self.accounts[customer].position(debts, at, covers);
+        if cents <= available { Ok(()) } else { Err(format!("{} given, {available} cents were there", money(cents))) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::acts::{Act, DAY, Of, money};
 use super::found::{Entries, Found, number, text};
-use super::model::{Account, Grant, NEVER, Taken, Wallet};
+use super::model::{Account, Debts, Grant, NEVER, Taken, Wallet};
 use super::replay::Replay;
 use crate::event::time;
 
@@ -83,17 +83,21 @@ impl Replay {
                     Of::Api => true,
                     Of::Wallet(name) => wallet.name == name,
                 };
-                self.must_be_available(customer, cents, at, covers, force, &what);
-                let taken = self.accounts[customer].spend(cents, at, at, covers, force);
-                self.took(customer, id, taken, &what)
+                self.takes(customer, id, at, &actual, |replay, account, debts| {
+                    if !force {
+                        replay.available(customer, cents, at, debts, covers)?;
+                    }
+                    account.spend(cents, at, at, debts, covers, force).map_err(missing)
+                })
             }
             "capture" => {
                 let hold = number(row, 6);
                 let cents = -number(row, 3);
                 assert!(cents <= self.accounts[customer].holds[&hold].cents, "{what}");
                 assert!(at < self.accounts[customer].holds[&hold].ends, "{what}: it had expired");
-                let taken = self.accounts[customer].capture(hold, cents, at);
-                self.took(customer, id, taken, &what)
+                self.takes(customer, id, at, &actual, |_, account, debts| {
+                    account.capture(hold, cents, at, debts).map_err(missing)
+                })
             }
             "transfer" => self.transfer(found, customer, id, at, &what),
             "refund" => {
@@ -128,7 +132,7 @@ impl Replay {
             }
             "invoice_void" => {
                 let invoice = self.invoices.get_mut(&number(row, 5)).expect("an invoice");
-                assert!(std::mem::take(&mut invoice.live), "{what}: it is void already");
+                assert_eq!(invoice.voided.replace((at, at - 1)), None, "{what}: it is void already");
                 self.give_back(customer, number(row, 4), None, at)
             }
             other => panic!("{what}: {other}"),
@@ -148,17 +152,40 @@ impl Replay {
         Entries::from([((wallet, id), cents - paid), ((wallet, 0), paid)])
     }
 
-    fn took(&mut self, customer: usize, id: i64, taken: Result<Taken, i64>, what: &str) -> Entries {
-        let taken = taken.unwrap_or_else(|missing| panic!("{what}: {} was not there", money(missing)));
-        let mut merged = Taken::new();
-        for (wallet, grant, cents) in taken {
-            match merged.iter_mut().find(|(a, b, _)| (*a, *b) == (wallet, grant)) {
-                Some((.., sum)) => *sum += cents,
-                None => merged.push((wallet, grant, cents)),
+    /// Does what takes credit, with usage that may have been there, so that it takes what it did.
+    fn takes(
+        &mut self,
+        customer: usize,
+        id: i64,
+        at: i64,
+        actual: &Entries,
+        take: impl Fn(&Replay, &mut Account, &Debts) -> Result<Taken, String>,
+    ) -> Entries {
+        let (account, taken) = self.with_some(customer, at, |replay, debts| {
+            let mut account = replay.accounts[customer].clone();
+            let what = |error: String| format!("{id} of c{customer} at {}: {error}, {debts:?}", time(at));
+            let mut merged = Taken::new();
+            for (wallet, grant, cents) in take(replay, &mut account, debts).map_err(what)? {
+                match merged.iter_mut().find(|(a, b, _)| (*a, *b) == (wallet, grant)) {
+                    Some((.., sum)) => *sum += cents,
+                    None => merged.push((wallet, grant, cents)),
+                }
             }
-        }
-        let entries = self.entries(customer, &merged, -1);
-        self.taken.insert(id, (customer, merged));
+            let expected = replay.entries(customer, &merged, -1);
+            // A transfer within one customer has other entries besides.
+            let taken: Entries = actual.iter().filter(|(_, cents)| **cents < 0).map(|(a, b)| (*a, *b)).collect();
+            if expected == taken {
+                Ok((account, merged))
+            } else {
+                Err(what(format!(
+                    "expected {expected:?}, found {actual:?}, of {:#?}",
+                    replay.accounts[customer].grants
+                )))
+            }
+        });
+        self.accounts[customer] = account;
+        let entries = self.entries(customer, &taken, -1);
+        self.taken.insert(id, (customer, taken));
         entries
     }
 
@@ -201,17 +228,12 @@ impl Replay {
         };
         let (act, _, _) = self.act(&key, id);
         let Act::Transfer { from, to, cents } = *act else { panic!("{what}: {act:?}") };
-        let covers = |wallet: &Wallet| wallet.id == from;
-        self.must_be_available(customer, cents, at, covers, false, what);
-        let mut spare = self.accounts[customer].clone();
         let from_place = self.wallet(customer, from);
-        // It moves what is there, and never lends.
-        spare.wallets[from_place].limit = spare.wallets[from_place].owed;
-        let taken = spare.spend(cents, at, at, covers, false);
-        spare.wallets[from_place].limit = self.accounts[customer].wallets[from_place].limit;
-        let taken = taken.unwrap_or_else(|missing| panic!("{what}: {} was not there", money(missing)));
-        self.accounts[customer] = spare;
-        let mut entries = self.entries(customer, &taken, -1);
+        let actual = found.entries[&id].clone();
+        let mut entries = self.takes(customer, id, at, &actual, |_, account, debts| {
+            account.send(cents, at, debts, from_place).map_err(missing)
+        });
+        let taken = self.taken.remove(&id).expect("just taken").1;
         // What arrives is as what went.
         let lives = |account: &Account, grant: &Grant| {
             let starts = if grant.ends == NEVER { 0 } else { grant.starts };
@@ -251,6 +273,10 @@ impl Replay {
         }
         entries
     }
+}
+
+fn missing(cents: i64) -> String {
+    format!("{} was not there", money(cents))
 }
 
 fn id_of(account: &Account, wallet: usize) -> i64 {
