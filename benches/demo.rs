@@ -245,7 +245,7 @@ const PREPAID: &str = r#"
 /// for; so there is one request at which a customer's money ends.
 fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
     const REQUESTS: u64 = 40;
-    const PAID_IN: [(u32, &str); 3] = [(60, "18.00"), (61, "4.00"), (62, "9.00")];
+    const PAID_IN: [(u32, &str); 3] = [(60, "15.00"), (61, "4.00"), (62, "10.00")];
     title("Three customers on prepaid credit, each request held before it is made");
     client.batch_execute(PREPAID)?;
     let hold = client.prepare("SELECT meterflow.hold($1, NULL, 'USD', '1 minute', $2, 'tokens', $3::int8::numeric)")?;
@@ -260,10 +260,13 @@ fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
     }
     workload.duplicates = 0;
     for request in 1..=REQUESTS {
-        for (place, (customer, _)) in PAID_IN.into_iter().enumerate().filter(|(place, _)| stopped[*place].is_none()) {
+        for (place, (customer, _)) in PAID_IN.into_iter().enumerate() {
+            if stopped[place].is_some() {
+                continue;
+            }
             let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as i64;
             let event = workload.event(EVENTS + request * 3 + place as u64);
-            let event = Event { at, customer, tokens: 2_000 + event.tokens % 10_000, ..event };
+            let event = Event { at, customer, tokens: 2_000 + event.tokens * 7 % 14_000, ..event };
             let (id, began) = (workload::customer_id(customer), Instant::now());
             match client.query_one(&hold, &[&id, &format!("{id}: {request}"), &i64::from(event.tokens)]) {
                 Ok(held) => {
@@ -276,8 +279,10 @@ fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
                 Err(error) => {
                     let refusal = error.as_db_error().filter(|refusal| refusal.message() == "insufficient credit");
                     let detail = refusal.and_then(|refusal| refusal.detail()).map(str::to_string).ok_or(error)?;
-                    refusals
-                        .push(format!("request {request}, of {} tokens: {detail}", grouped(f64::from(event.tokens))));
+                    refusals.push(format!(
+                        "Request {request}, of {} tokens, was refused: {detail}",
+                        grouped(f64::from(event.tokens))
+                    ));
                     stopped[place] = Some(request);
                 }
             }
@@ -296,7 +301,7 @@ fn wallets(client: &mut Client, mut workload: Workload) -> Result<()> {
     if refusals.len() != 1 || lines.iter().flatten().any(|left| *left < 0.0) {
         return Err(format!("one customer was to be stopped, and none to owe: {refusals:?}").into());
     }
-    let mut half = |took: &mut Vec<Duration>| {
+    let half = |took: &mut Vec<Duration>| {
         took.sort_unstable();
         took[took.len() / 2].as_secs_f64() * 1e3
     };

@@ -12,6 +12,13 @@ use super::credit::{self, Credit};
 use super::invoice::{self, Bill, Settings};
 use super::load::{self, Whose};
 
+/// Everything that is open, by line.
+pub struct Charges {
+    lines: Vec<Line>,
+    /// The time of the oldest: credit that has expired since still pays for periods in which it lived.
+    pub since: i64,
+}
+
 /// An invoice of everything that is open.
 pub struct Open {
     /// Wallets with what open charges use taken out.
@@ -20,31 +27,25 @@ pub struct Open {
     pub taken: Vec<Taken>,
     /// What no credit pays, in minor units; below zero: what it gives back.
     pub due: i128,
-    /// All of it is of periods that go on: any credit that lives can pay it.
-    pub of_now: bool,
 }
 
-/// Computes it in the statement's snapshot, as of the time of the account, and as it was then if the account is of the past.
-pub fn open(account: ledger::Account) -> Outcome<Open> {
-    let (tenant, payer, currency) = (account.tenant.clone(), account.customer.clone(), account.currency.clone());
-    let bill = bill(&tenant, &payer, &currency, &account);
+/// What is open in the statement's snapshot, as of the time of an account, and as it was then if the account is of the past.
+pub fn open(account: &ledger::Account) -> Outcome<Charges> {
+    let bill = bill(account);
     let lines = lines(&bill, None)?;
-    // Credit that has expired since still pays for periods in which it lived.
     let since = lines.iter().map(|line| credit::time_of(line, bill.at)).fold(bill.at, i64::min);
-    let account = if since < bill.at {
-        let load = if account.past { ledger::load_past } else { ledger::load };
-        let mut with_dead = load(&tenant, &payer, &currency, bill.at, since)?;
-        with_dead.purse.settle().map_err(ledger::too_large)?;
-        // Whoever asks may have let go of a hold.
-        with_dead.held = account.held;
-        with_dead
-    } else {
-        account
-    };
-    let computed = invoice::complete(&bill, lines, Credit::with_held(account))?;
-    let due = computed.invoice.amount_due - computed.invoice.account_credit;
-    let (account, taken) = computed.credit.into_account();
-    Ok(Open { account, taken, due, of_now: since == bill.at })
+    Ok(Charges { lines, since })
+}
+
+impl Charges {
+    /// Computes the invoice, paid with what is in the account's purse.
+    pub fn invoice(self, account: ledger::Account) -> Outcome<Open> {
+        let named = account.named();
+        let computed = invoice::complete(&bill(&named), self.lines, Credit::with_held(account))?;
+        let due = computed.invoice.amount_due - computed.invoice.account_credit;
+        let (account, taken) = computed.credit.into_account();
+        Ok(Open { account, taken, due })
+    }
 }
 
 /// What a quantity of a meter costs the customer on top of all it has used and so much more, in minor units: with tiers,
@@ -53,7 +54,7 @@ pub fn open(account: ledger::Account) -> Outcome<Open> {
 pub fn cost(account: &ledger::Account, meter: &str, more: &Amount, quantity: &Amount) -> Outcome<i128> {
     let mut empty = account.clone();
     empty.purse.lots.clear();
-    let bill = bill(&account.tenant, &account.customer, &account.currency, account);
+    let bill = bill(account);
     let total = |quantity: &Amount| -> Outcome<i128> {
         let lines = lines(&bill, Some((meter, quantity)))?;
         Ok(invoice::complete(&bill, lines, Credit::with_held(empty.clone()))?.invoice.total)
@@ -62,9 +63,10 @@ pub fn cost(account: &ledger::Account, meter: &str, more: &Amount, quantity: &Am
     Ok((total(&with)? - total(more)?).max(0))
 }
 
-fn bill<'a>(tenant: &'a str, payer: &'a str, currency: &'a str, account: &ledger::Account) -> Bill<'a> {
+fn bill(account: &ledger::Account) -> Bill<'_> {
     let as_of = account.purse.as_of;
     let purpose = if account.past { Purpose::Past } else { Purpose::Open };
+    let (tenant, payer, currency) = (&account.tenant, &account.customer, &account.currency);
     Bill { tenant, payer, currency, at: as_of, purpose, subscription: None, replaces: None, issued_at: as_of }
 }
 

@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 
 use pgrx::datum::DatumWithOid;
 
-use crate::core::calendar::{Cycle, Interval};
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
-use crate::core::ledger::{Limit, Lot, Part, Purse, Recurring, Source, Taken, Totals, Unit, Wallet, parts};
+use crate::core::ledger::{Limit, Lot, Purse, Source, Taken, Totals, Unit, Wallet};
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::scan::{Is, Reader, Term, Value};
@@ -15,9 +14,6 @@ use crate::pg::spi::{self, Row, See};
 use crate::rating::no_money;
 
 use super::{stored, tables, too_large};
-
-/// More periods than this at once are a mistake: three centuries of days.
-const MAX_OCCURRENCES: usize = 110_000;
 
 #[derive(Clone)]
 pub struct Account {
@@ -46,13 +42,6 @@ pub struct Reserve {
     pub minor: i128,
     /// The debt's time: what expires later can pay it.
     pub at: i64,
-}
-
-/// A rule and the occurrences of it that have begun and are not in the ledger.
-pub struct Due {
-    pub rule: i64,
-    pub occurrence: i64,
-    pub lots: Vec<(Part, Lot)>,
 }
 
 /// Locks the credit of a customer in a currency, making it when there is none yet.
@@ -290,73 +279,6 @@ fn unit(tenant: &str, key: String) -> Outcome<Unit> {
 }
 
 impl Account {
-    /// The occurrences of a wallet's recurring grants that are not in the ledger and have begun by the time of the purse,
-    /// without those whose credit had all expired by `since`.
-    pub fn due(&self, wallet: i64, since: i64) -> Outcome<Vec<Due>> {
-        let place = self.purse.wallets.iter().position(|known| known.id == wallet).unwrap_or_default();
-        let mut due = Vec::new();
-        spi::run(
-            "SELECT id, amount, kind, priority, interval_unit, interval_count, timezone, starts_at, ends_at, rollover_min, rollover_max, given \
-               FROM meterflow.recurring_grants WHERE tenant_id = $1 AND wallet_id = $2 AND starts_at <= $3 ORDER BY id",
-            &[self.tenant.as_str().into(), wallet.into(), spi::time(self.purse.as_of)],
-            See::Statement,
-            |row| {
-                let rule = row.int8(0)?;
-                let terms = Recurring {
-                    amount: stored(row, 1)?,
-                    rollover_min: stored(row, 9)?,
-                    rollover_max: if row.is_null(10) { None } else { Some(stored(row, 10)?) },
-                };
-                let (promotional, priority) = (row.bytes(2)?.text() == "promotional", row.int4(3)?);
-                let broken = |why: String| Fail::corrupt(format!("the periods of recurring grant {rule}: {why}"));
-                let interval =
-                    Interval::parse(&row.text(4)?, row.int4(5)?).map_err(|error| broken(error.to_string()))?;
-                let cycle = Cycle::at(interval, row.time(7)?, false, &row.text(6)?)
-                    .map_err(|error| broken(error.to_string()))?;
-                let (ends_at, given) = (row.time(8)?, row.int8(11)?);
-                let period = |number: i64| cycle.period(number).map_err(|error| broken(error.to_string()));
-                let parts = parts(&terms).map_err(too_large)?;
-                let mut number = given;
-                loop {
-                    let occurrence = period(number)?;
-                    if occurrence.start > self.purse.as_of || occurrence.start >= ends_at {
-                        break;
-                    }
-                    if due.len() >= MAX_OCCURRENCES {
-                        return Err(broken(format!("more than {MAX_OCCURRENCES} have begun")));
-                    }
-                    let mut lots = Vec::new();
-                    for (index, part) in parts.iter().enumerate() {
-                        let expires_at = match part.outlives {
-                            None => i64::MAX,
-                            Some(later) => period(occurrence.number.saturating_add(later))?.end,
-                        };
-                        lots.push((
-                            part.clone(),
-                            Lot {
-                                source: Source::Coming { rule, occurrence: number, part: index as i16 },
-                                wallet: place,
-                                priority: priority.saturating_add(part.priority),
-                                promotional,
-                                effective_at: occurrence.start,
-                                expires_at,
-                                created_at: occurrence.start,
-                                remaining: part.amount,
-                            },
-                        ));
-                    }
-                    if lots.iter().any(|(_, lot)| lot.expires_at > since) {
-                        due.push(Due { rule, occurrence: number, lots });
-                    }
-                    // A zone may have passed over a number.
-                    number = number.max(occurrence.number).saturating_add(1);
-                }
-                Ok(())
-            },
-        )?;
-        Ok(due)
-    }
-
     /// Finds what active holds have set aside. Sums, but for those that credit which has expired since can pay: these are
     /// looked at one by one.
     fn active_holds(&mut self) -> Outcome<()> {
@@ -408,6 +330,31 @@ impl Account {
         held.sort_by(|a, b| a.meter.cmp(&b.meter));
         (self.held, self.expired_holds) = (held, any_expired);
         Ok(())
+    }
+
+    /// Reads credit again that has expired since a time. Holds stay as they are: whoever asks may have let go of one.
+    pub fn bring_back(&mut self, since: i64) -> Outcome<()> {
+        let load = if self.past { super::load_past } else { load };
+        let held = std::mem::take(&mut self.held);
+        *self = load(&self.tenant, &self.customer, &self.currency, self.purse.as_of, since)?;
+        self.held = held;
+        self.purse.settle().map_err(too_large)?;
+        Ok(())
+    }
+
+    /// Whose it is and of when, without what is in it.
+    pub fn named(&self) -> Account {
+        let purse = Purse { digits: self.purse.digits, wallets: Vec::new(), lots: Vec::new(), as_of: self.purse.as_of };
+        Account {
+            tenant: self.tenant.clone(),
+            customer: self.customer.clone(),
+            currency: self.currency.clone(),
+            totals: Totals::default(),
+            purse,
+            held: Vec::new(),
+            aside: Vec::new(),
+            ..*self
+        }
     }
 
     /// Takes out of the purse what active holds have set aside, so that what burns now keeps what it can use. Holds for

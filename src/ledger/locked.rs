@@ -4,7 +4,8 @@ use crate::pg::error::Outcome;
 use crate::pg::session;
 use crate::pg::spi;
 
-use super::account::{Account, Due, load, lock};
+use super::account::{Account, load, lock};
+use super::coming::Due;
 use super::journal::{Act, Journal, Life, Sum};
 use super::too_large;
 

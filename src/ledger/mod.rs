@@ -23,6 +23,7 @@
 //! Proof: tests/isolation/specs/hold_*.spec, top_up_*.spec, debit_expiry.spec, refund_void.spec; tests/client ledger, a model.
 
 mod account;
+mod coming;
 mod journal;
 mod locked;
 mod past;

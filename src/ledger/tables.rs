@@ -10,6 +10,7 @@ pub static TOTALS: Table = Table {
     parts: &[("wallet_totals", "wallet_totals_pkey")],
     key: &["tenant_id", "customer_id", "currency"],
     columns: &["totals"],
+    filled: true,
     ..Table::PLAIN
 };
 
@@ -18,6 +19,7 @@ pub static WALLETS: Table = Table {
     parts: &[("wallets", "wallets_name_key")],
     key: &["tenant_id", "customer_id", "currency", "name"],
     columns: &["id", "credit_unit", "name", "kind", "credit_limit", "priority", "meters", "prices", "plans", "charges"],
+    filled: true,
     ..Table::PLAIN
 };
 
@@ -44,6 +46,7 @@ pub static DATED: Table = Table {
     key: &["tenant_id", "wallet_id", "expires_at"],
     columns: &["id", "kind", "remaining", "priority", "effective_at", "expires_at", "created_at"],
     only: Some("NOT lasting AND NOT spent"),
+    filled: true,
 };
 
 /// Grants that began at once, never expire and have something left; what burns first comes first.
@@ -53,6 +56,7 @@ pub static LASTING: Table = Table {
     key: &["tenant_id", "wallet_id", "priority", "kind", "effective_at", "created_at", "id"],
     columns: &["id", "remaining"],
     only: Some("lasting AND NOT spent"),
+    filled: true,
 };
 
 /// Holds that nobody has closed; they may have expired.
@@ -62,6 +66,7 @@ pub static OPEN_HOLDS: Table = Table {
     key: &["tenant_id", "customer_id", "currency", "expires_at"],
     columns: &["amount", "meter_key"],
     only: Some("status = 'open'"),
+    filled: true,
 };
 
 pub static SUBSCRIPTIONS: Table = Table {
@@ -79,6 +84,7 @@ pub static PAID_FOR: Table = Table {
     key: &["tenant_id", "payer_id"],
     columns: &["id"],
     only: Some("payer_id IS NOT NULL"),
+    ..Table::PLAIN
 };
 
 /// Invoices to be paid.
@@ -88,6 +94,7 @@ pub static UNPAID: Table = Table {
     key: &["tenant_id", "customer_id"],
     columns: &["id"],
     only: Some("status = 'finalized'"),
+    ..Table::PLAIN
 };
 
 /// Alerts of balances, which have to hear of every change.
@@ -97,6 +104,7 @@ pub static ALERTS: Table = Table {
     key: &["tenant_id", "what"],
     columns: &["key"],
     only: Some("enabled"),
+    ..Table::PLAIN
 };
 
 pub static TOP_UP_RULES: Table = Table {
@@ -121,6 +129,7 @@ pub static TRANSACTION_KEYS: Table = Table {
     parts: &[("wallet_transactions", "wallet_transactions_idempotency_key")],
     key: &["tenant_id", "idempotency_key"],
     columns: KEYED,
+    filled: true,
     ..Table::PLAIN
 };
 
@@ -149,6 +158,7 @@ pub static HOLDS: Table = Table {
         "transaction_id",
         "created_at",
     ],
+    filled: true,
     ..Table::PLAIN
 };
 

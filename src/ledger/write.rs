@@ -118,7 +118,7 @@ impl Journal {
         let mut rows = Vec::with_capacity(self.grants.len());
         for grant in &self.grants {
             let used = taken.remove(&grant.id).unwrap_or_default();
-            let remaining = grant.amount.checked_sub(&used).map_err(too_large)?;
+            let remaining = left(grant.id, &grant.amount, &used)?;
             let origin = grant.origin;
             rows.push([
                 Cell::Text(&self.tenant),
@@ -147,10 +147,10 @@ impl Journal {
         if taken.is_empty() {
             return Ok(());
         }
-        let rows = taken.iter().map(|(id, used)| ([Value::Text(&self.tenant), Value::Int8(*id)], used));
-        let changed = tables::WRITE_GRANTS.update(&["remaining", "spent"], rows, |used, row| {
+        let rows = taken.iter().map(|(id, used)| ([Value::Text(&self.tenant), Value::Int8(*id)], (*id, used)));
+        let changed = tables::WRITE_GRANTS.update(&["remaining", "spent"], rows, |(id, used), row| {
             let shown = row.require::<NumericIn<'_>>(tables::REMAINING)?.decimals();
-            let remaining = stored(row, tables::REMAINING)?.checked_sub(used).map_err(too_large)?;
+            let remaining = left(id, &stored(row, tables::REMAINING)?, used)?;
             Ok([Cell::Numeric(NumericOut::with_decimals(&remaining, shown)), Cell::Bool(remaining.is_zero())])
         })?;
         if changed != taken.len() as u64 {
@@ -159,4 +159,14 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// What is left of a grant. Never less than nothing: the last look before it is written.
+fn left(id: i64, amount: &Amount, used: &Amount) -> Outcome<Amount> {
+    let left = amount.checked_sub(used).map_err(too_large)?;
+    if left.is_negative() {
+        return Err(Fail::corrupt(format!("more of grant {id} would be taken than there is"))
+            .detail(format!("{used} of {amount}.")));
+    }
+    Ok(left)
 }

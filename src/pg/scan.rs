@@ -31,11 +31,13 @@ pub struct Table {
     /// What rows the index has, if not all: the condition of a partial one, as SQL. Its rows need no other check: a row
     /// that ceases to meet the condition leaves the index with the version that does so.
     pub only: Option<&'static str>,
+    /// It is hardly ever without rows, so nobody looks whether it is.
+    pub filled: bool,
 }
 
 impl Table {
     /// What a table is unless it says otherwise.
-    pub const PLAIN: Table = Table { name: "", parts: &[], key: &[], columns: &[], only: None };
+    pub const PLAIN: Table = Table { name: "", parts: &[], key: &[], columns: &[], only: None, filled: false };
 }
 
 #[derive(Clone, Copy)]
@@ -119,7 +121,7 @@ impl Reader {
         let mut reader = Reader { table, parts: Some(Vec::new()) };
         for (heap, index) in table.parts {
             let (heap, index) = (session::relation(heap)?, session::relation(index)?);
-            if let (Some(part), Some(parts)) = (Part::open(heap, index, table.columns)?, &mut reader.parts) {
+            if let (Some(part), Some(parts)) = (Part::open(heap, index, table)?, &mut reader.parts) {
                 parts.push(part);
             }
         }
@@ -161,13 +163,13 @@ impl Reader {
 }
 
 impl Part {
-    /// None when the table has no page: then it has had no row since any snapshot that anyone holds.
-    fn open(heap: pg_sys::Oid, index: pg_sys::Oid, columns: &[&str]) -> Outcome<Option<Part>> {
+    /// None when the table has no page, unless nobody looks: then it has had no row since any snapshot that anyone holds.
+    fn open(heap: pg_sys::Oid, index: pg_sys::Oid, table: &Table) -> Outcome<Option<Part>> {
         // SAFETY: opened here, closed in drop (or at the abort that an ERROR leads to). The active snapshot is that of
         // the statement that called us and outlives the call, and so the scan.
         unsafe {
             let heap = pg_sys::table_open(heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            if pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
+            if !table.filled && pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
                 pg_sys::table_close(heap, pg_sys::NoLock as pg_sys::LOCKMODE);
                 return Ok(None);
             }
@@ -175,7 +177,7 @@ impl Part {
             let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
             let scan = begin_scan(heap, index, pg_sys::GetActiveSnapshot(), MOST_TERMS as i32);
             let mut part = Part { heap, index, slot, scan, places: Vec::new() };
-            part.places = bulk::places((*heap).rd_att, columns)?;
+            part.places = bulk::places((*heap).rd_att, table.columns)?;
             if !(*(*index).rd_index).indisvalid {
                 return Err(Fail::corrupt("an index of meterflow is not valid").hint("REINDEX the schema meterflow."));
             }

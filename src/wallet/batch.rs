@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::core::currency;
 use crate::core::pricing::Amount;
-use crate::ledger::{self, Account, Act, Books, Journal, tables};
+use crate::ledger::{self, Account, Act, Books, Journal, covers, tables};
 use crate::pg::datum::sha256;
-use crate::pg::error::{Outcome, SqlState};
+use crate::pg::error::Outcome;
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
 use crate::pg::spi;
 use crate::rating::no_money;
 
 use super::args::{body, used_otherwise};
-use super::position::Position;
-use super::verbs::{Of, require, spend};
+use super::position::{Position, insufficient};
+use super::verbs::{Of, spend};
 
 /// The transaction of a debit, or why there is none: code and message.
 pub type Debited = Result<i64, (&'static str, String)>;
@@ -24,6 +24,12 @@ struct Asked<'a> {
     amount: Amount,
     key: &'a str,
     body: String,
+}
+
+struct Payer {
+    position: Position,
+    /// What the debits before have left of what can be spent; None: without limit.
+    capacity: Option<i128>,
 }
 
 /// Debits money, item by item in the order given.
@@ -59,9 +65,11 @@ pub fn debits(
     }
     spi::in_new_snapshot(|| {
         let mut known = known_keys(tenant, asked.iter().flatten())?;
-        let mut positions = BTreeMap::new();
+        let mut payers = BTreeMap::new();
         for (name, account) in accounts {
-            positions.insert(name, Position::of(account)?);
+            let position = Position::of(account)?;
+            let capacity = position.capacity(|wallet| covers(wallet, None))?;
+            payers.insert(name, Payer { position, capacity });
         }
         let mut journal = Journal::new(tenant, now);
         let mut outcomes = Vec::with_capacity(asked.len());
@@ -84,11 +92,11 @@ pub fn debits(
                 }
                 None => {}
             }
-            let Some(position) = positions.get_mut(asked.customer) else {
+            let Some(payer) = payers.get_mut(asked.customer) else {
                 outcomes.push(Err(("unknown_customer", format!("there is no customer \"{}\"", asked.customer))));
                 continue;
             };
-            let outcome = debit(position, &mut journal, &asked)?;
+            let outcome = debit(payer, &mut journal, &asked)?;
             if let Ok(id) = outcome {
                 known.insert(asked.key.to_string(), (id, asked.body));
             }
@@ -97,12 +105,13 @@ pub fn debits(
         if outcomes.iter().all(Result::is_err) {
             return Ok(outcomes);
         }
-        journal.write(positions.values().map(|position| &position.account))?;
+        journal.write(payers.values().map(|payer| &payer.position.account))?;
         Ok(outcomes)
     })
 }
 
-fn debit(position: &mut Position, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
+fn debit(payer: &mut Payer, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
+    let Payer { position, capacity } = payer;
     let of = Of { wallet: None, meter: None };
     let sum = super::args::Sum {
         currency: position.account.currency.clone(),
@@ -110,12 +119,12 @@ fn debit(position: &mut Position, journal: &mut Journal, asked: &Asked<'_>) -> O
         digits: position.account.purse.digits,
         amount: asked.amount,
     };
-    if let Err(fail) = require(position, &sum, of) {
-        return if fail.state() == SqlState::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED {
-            Ok(Err(("insufficient_credit", fail.explained())))
-        } else {
-            Err(fail)
-        };
+    let minor = sum.minor()?;
+    if let Some(capacity) = capacity {
+        if *capacity < minor {
+            return Ok(Err(("insufficient_credit", insufficient(&position.account, minor, *capacity).explained())));
+        }
+        *capacity -= minor;
     }
     let act = Act { kind: "debit", key: Some((asked.key, &asked.body)), ..Act::default() };
     let transaction = journal.act(&position.account, &act)?;

@@ -44,28 +44,32 @@ impl Position {
         if !account.owes && account.held.is_empty() {
             return Ok(Position { account, shares, worth: before, claimed, of_now: true });
         }
-        let (mut open_due, mut unpaid) = (0, 0);
-        let mut of_now = true;
-        if account.owes {
-            let open = billing::open(account)?;
-            (account, claimed, open_due) = (open.account, open.taken, open.due);
-            of_now = open.of_now;
-            unpaid = unpaid_invoices(&account)?;
-        }
-        let mut left = live(&account)?;
-        fill(&mut shares, &before, &left, open_due, |share, part| share.open_usage += part);
-
+        let charges = if account.owes { Some(billing::open(&account)?) } else { None };
         let as_of = account.purse.as_of;
-        let missing =
-            account.purse.burn(unpaid, as_of, |wallet| covers(wallet, None), &mut claimed).map_err(too_large)?;
-        let mut after = live(&account)?;
-        fill(&mut shares, &left, &after, missing, |share, part| share.unpaid += part);
-        left = after;
+        let since = charges.as_ref().map_or(as_of, |charges| charges.since);
+        if since < as_of {
+            account.bring_back(since)?;
+        }
 
+        // What is set aside comes first, as it does for invoices.
         let missing = account.set_aside()?;
-        after = live(&account)?;
-        fill(&mut shares, &left, &after, missing, |share, part| share.held += part);
-        Ok(Position { account, shares, worth: before, claimed, of_now })
+        let mut left = live(&account)?;
+        fill(&mut shares, &before, &left, missing, |share, part| share.held += part);
+
+        if let Some(charges) = charges {
+            let open = charges.invoice(account)?;
+            (account, claimed) = (open.account, open.taken);
+            let mut after = live(&account)?;
+            fill(&mut shares, &left, &after, open.due, |share, part| share.open_usage += part);
+            left = after;
+
+            let unpaid = unpaid_invoices(&account)?;
+            let missing =
+                account.purse.burn(unpaid, as_of, |wallet| covers(wallet, None), &mut claimed).map_err(too_large)?;
+            after = live(&account)?;
+            fill(&mut shares, &left, &after, missing, |share, part| share.unpaid += part);
+        }
+        Ok(Position { account, shares, worth: before, claimed, of_now: since == as_of })
     }
 
     /// What no credit covers, in minor units. What will be given back is not there to be spent yet.
@@ -87,11 +91,18 @@ impl Position {
         Ok(Some(room))
     }
 
-    /// An error unless so much can be spent of the wallets that `covers` says, with what they may go below zero.
+    /// How much can be spent of the wallets that `covers` says, with what they may go below zero; None: without limit.
+    pub fn capacity(&self, covers: impl Fn(&Wallet) -> bool) -> Outcome<Option<i128>> {
+        let Some(room) = self.room(&covers)? else { return Ok(None) };
+        Ok(Some(self.account.purse.left(&covers).map_err(too_large)? + room))
+    }
+
+    /// An error unless so much can be spent of the wallets that `covers` says.
     pub fn require(&self, minor: i128, covers: impl Fn(&Wallet) -> bool) -> Outcome<()> {
-        let Some(room) = self.room(&covers)? else { return Ok(()) };
-        let capacity = self.account.purse.left(&covers).map_err(too_large)? + room;
-        if capacity < minor { Err(insufficient(&self.account, minor, capacity)) } else { Ok(()) }
+        match self.capacity(covers)? {
+            Some(capacity) if capacity < minor => Err(insufficient(&self.account, minor, capacity)),
+            _ => Ok(()),
+        }
     }
 
     /// As [`Position::require`], of a sum of credit units: they can be spent to the last fraction, which no money is worth.
@@ -117,8 +128,8 @@ impl Position {
     }
 
     /// Takes what `burn` can get of what is asked: first of what debts leave, if it matters, and then, because the rest is to
-    /// be spent all the same, of what open usage and unpaid invoices would have had. `alike`: of wallets that pay for the
-    /// same. Returns what is missing then.
+    /// be spent all the same, of what no hold needs. `alike`: of wallets that pay for the same. Returns what is missing then;
+    /// what can be spent after it the position no longer tells.
     pub fn take<T: Copy + Default + PartialEq>(
         &mut self,
         asked: T,
@@ -137,14 +148,9 @@ impl Position {
         Ok((taken, missing))
     }
 
-    /// Gives back what open usage and unpaid invoices have taken: it is missing then.
+    /// Gives back what open usage and unpaid invoices have taken.
     fn unclaim(&mut self) -> Outcome<()> {
-        let claimed = std::mem::take(&mut self.claimed);
-        self.account.purse.put_back(&claimed).map_err(too_large)?;
-        if let Some(share) = self.shares.last_mut() {
-            share.open_usage += claimed.iter().map(|taken| taken.minor).sum::<i128>();
-        }
-        Ok(())
+        self.account.purse.put_back(&std::mem::take(&mut self.claimed)).map_err(too_large)
     }
 }
 

@@ -374,21 +374,21 @@ impl Account {
         given
     }
 
-    /// Takes out what all debts need: open usage as an invoice would, unpaid invoices, and holds.
+    /// Takes out what all debts need: holds, open usage as an invoice would, and unpaid invoices.
     fn claim(&mut self, debts: &Debts, now: i64) -> Claims {
         let live = |account: &Account| -> Vec<i64> {
             let of = |wallet| account.grants.iter().filter(move |grant| grant.wallet == wallet && grant.lives(now));
             (0..account.wallets.len()).map(|wallet| of(wallet).map(|grant| grant.left).sum()).collect()
         };
         let mut stages = vec![live(self)];
+        let held = self.set_aside(now, &mut Taken::new());
+        stages.push(live(self));
         let (mut claimed, usage) = self.pay(&debts.open, now, false);
         stages.push(live(self));
         let any = |grant: &Grant, wallet: &Wallet| grant.lives(now) && !wallet.limited;
         let unpaid = self.take(self.order(), debts.unpaid, any, &mut claimed);
         stages.push(live(self));
-        let held = self.set_aside(now, &mut Taken::new());
-        stages.push(live(self));
-        Claims { claimed, missing: [usage, unpaid, held], stages }
+        Claims { claimed, missing: [held, usage, unpaid], stages }
     }
 
     /// Wallet by wallet what there is and what debts take of it, those that no credit covers with the last; and what is
@@ -404,7 +404,7 @@ impl Account {
                 stages[stage][place] - stages[stage + 1][place] + beside
             };
             let balance = stages[0][place] - account.wallets[place].owed;
-            Share { balance, usage: of(0), unpaid: of(1), held: of(2) }
+            Share { balance, held: of(0), usage: of(1), unpaid: of(2) }
         };
         let room = |(wallet, left): (&Wallet, &i64)| if covers(wallet) { left - wallet.owed + wallet.limit } else { 0 };
         let room: i64 = account.wallets.iter().zip(&stages[3]).map(room).sum();

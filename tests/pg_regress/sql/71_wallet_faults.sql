@@ -22,7 +22,7 @@ INSERT INTO meterflow.plans (key, currency, aligned, interval_unit, interval_cou
 INSERT INTO meterflow.prices (plan_key, key, meter_key, model, taxes) VALUES
   ('usage', 'units', 'units', '{"model":"per_unit","unit_amount":"1"}', '{}'), ('taxed', 'units', 'units', '{"model":"per_unit","unit_amount":"1"}', '{vat}'), ('daily', 'units', 'units', '{"model":"per_unit","unit_amount":"1"}', '{}'),
   ('euro', 'units', 'units', '{"model":"per_unit","unit_amount":"2"}', '{}'), ('small', 'units', 'units', '{"model":"per_unit","unit_amount":"0.005"}', '{}');
-INSERT INTO meterflow.customers (id) SELECT unnest('{a,b,c,d,e,f,g,new,currencies,cascade,cents,once,noted,hot,limit}'::text[]);
+INSERT INTO meterflow.customers (id) SELECT unnest('{a,b,c,d,e,f,g,new,currencies,cascade,cents,once,noted,hot,limit,many}'::text[]);
 CREATE FUNCTION pg_temp.subscribe(customer text, plan text, ago interval DEFAULT '1 hour') RETURNS bigint LANGUAGE sql
 AS $$ INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at) VALUES (customer, plan, now() - ago) RETURNING id $$;
 CREATE FUNCTION pg_temp.bill_now(customer text) RETURNS TABLE (outcome text, amount_due text) LANGUAGE sql
@@ -137,6 +137,13 @@ SELECT open_usage, available FROM meterflow.wallet_balance('hot');
 SELECT count(*) FILTER (WHERE d.code IS NULL) AS done, count(*) FILTER (WHERE d.code = 'insufficient_credit') AS refused
   FROM meterflow.debit_rows(array_fill('hot'::text, ARRAY[1000]), array_fill(1::numeric, ARRAY[1000]), 'USD', (SELECT array_agg('hot debit ' || n) FROM generate_series(1, 1000) AS n)) AS d;
 SELECT balance, open_usage, available FROM meterflow.wallet_balance('hot');
+
+-- Of many debits at once the second finds what the first has left of what can be spent, also where a limited wallet pays for
+-- what is open: 10 here.
+INSERT INTO meterflow.wallets (customer_id, currency, name, priority, meters) VALUES ('many', 'USD', 'own', 1, '{units}');
+SELECT pg_temp.subscribe('many', 'usage') > 0 AS subscribed, meterflow.top_up('many', 5, 'USD', 'many 1', wallet => 'own') > 0 AS paid, meterflow.top_up('many', 10, 'USD', 'many 2') > 0 AS paid_too, pg_temp.use('many', 5) AS used;
+SELECT d.code, d.message FROM meterflow.debit_rows('{many,many,many}', '{6,3.99,0.02}', 'USD', '{many 3,many 4,many 5}') AS d ORDER BY d.ordinal;
+SELECT name, balance, open_usage, available FROM meterflow.wallet_balance('many');
 
 -- Complaint 10, a limit that is advice: here the event that there is no credit for is not let in. Each costs 0.40 of 2.00.
 SELECT pg_temp.subscribe('limit', 'usage') > 0 AS subscribed, meterflow.top_up('limit', 2, 'USD', 'limit 1') > 0 AS paid;
