@@ -258,7 +258,11 @@ pub fn spend(
     for taken in &taken {
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    owe(account, journal, transaction, missing, now, of, overdraw)
+    let held = |account: &Account| account.aside.iter().map(|aside| aside.minor).sum::<i128>();
+    let before = held(account);
+    owe(account, journal, transaction, missing, now, of, overdraw)?;
+    position.misses(before - held(&position.account));
+    Ok(())
 }
 
 /// Lets wallets owe for a debt that has this time, each as far as its limit goes; with `overdraw` the first of them what is
