@@ -148,13 +148,6 @@ impl Position {
         Ok((taken, missing))
     }
 
-    /// Holds have lost so much of what was set aside for them: the next debit of a batch finds it missing.
-    pub fn misses(&mut self, minor: i128) {
-        if let Some(share) = self.shares.last_mut() {
-            share.held += minor;
-        }
-    }
-
     /// Gives back what open usage and unpaid invoices have taken.
     fn unclaim(&mut self) -> Outcome<()> {
         self.account.purse.put_back(&std::mem::take(&mut self.claimed)).map_err(too_large)

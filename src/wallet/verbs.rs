@@ -258,11 +258,7 @@ pub fn spend(
     for taken in &taken {
         journal.take(account, transaction, taken, "revenue", now)?;
     }
-    let held = |account: &Account| account.aside.iter().map(|aside| aside.minor).sum::<i128>();
-    let before = held(account);
-    owe(account, journal, transaction, missing, now, of, overdraw)?;
-    position.misses(before - held(&position.account));
-    Ok(())
+    owe(account, journal, transaction, missing, now, of, overdraw)
 }
 
 /// Lets wallets owe for a debt that has this time, each as far as its limit goes; with `overdraw` the first of them what is

@@ -68,20 +68,10 @@ pub struct Debts {
 
 /// What debts take: of which grants (but for holds), what no credit is there for, and what lives in each wallet before and
 /// after each of them.
-#[derive(Clone)]
 struct Claims {
     claimed: Taken,
     missing: [i64; 3],
     stages: Vec<Vec<i64>>,
-}
-
-/// An account beside its debts.
-#[derive(Clone)]
-pub struct Position {
-    left: Account,
-    claims: Claims,
-    /// All that is open is of a period that goes on.
-    of_now: bool,
 }
 
 /// What a wallet has and carries.
@@ -220,28 +210,28 @@ impl Account {
 
     /// Spends in burn order what holds leave, where it comes of wallets that pay for the same and any credit can pay what is
     /// open; else what all debts leave, and then what open usage and unpaid invoices would have had. Then wallets owe, and
-    /// with `force` the first of them beyond its limit. Several debits at once look at debts once.
+    /// with `force` the first of them beyond its limit.
     pub fn spend(
         &mut self,
-        position: &mut Position,
         cents: i64,
         debt: i64,
         now: i64,
+        debts: &Debts,
         covers: impl Fn(&Wallet) -> bool,
         force: bool,
     ) -> Result<Taken, i64> {
-        let Position { left, claims, of_now } = position;
+        let mut left = self.clone();
+        let claims = left.claim(debts, now);
         let usable = |grant: &Grant, wallet: &Wallet| grant.serves(debt, now) && covers(wallet);
-        let (mut missing, mut taken) = (cents, Taken::new());
-        let covered: Vec<&Wallet> = self.wallets.iter().filter(|wallet| covers(wallet)).collect();
-        let alike = covered.len() == 1 || covered.iter().all(|wallet| !wallet.limited);
-        if !alike || !*of_now {
+        let mut taken = Taken::new();
+        let alike = self.wallets.iter().filter(|wallet| covers(wallet)).all(|wallet| !wallet.limited)
+            || self.wallets.iter().filter(|wallet| covers(wallet)).count() == 1;
+        let mut missing = cents;
+        if !alike || debts.open.iter().any(|charge| charge.at < now) {
             missing = left.take(left.order(), missing, usable, &mut taken);
         }
-        if missing > 0 {
-            left.put_back(&std::mem::take(&mut claims.claimed));
-            missing = left.take(left.order(), missing, usable, &mut taken);
-        }
+        left.put_back(&claims.claimed);
+        missing = left.take(left.order(), missing, usable, &mut taken);
         let mut taken = self.take_for(&taken);
         for beyond in [false, true] {
             for place in self.ranked() {
@@ -262,13 +252,6 @@ impl Account {
             }
         }
         if missing > 0 { Err(missing) } else { Ok(taken) }
-    }
-
-    /// What debts leave of it.
-    pub fn beside(&self, debts: &Debts, now: i64) -> Position {
-        let mut left = self.clone();
-        let claims = left.claim(debts, now);
-        Position { left, claims, of_now: debts.open.iter().all(|charge| charge.at == now) }
     }
 
     /// Takes what has been found to be there: of lasting grants, which debts do not tell apart, the oldest.
@@ -302,8 +285,7 @@ impl Account {
 
     pub fn capture(&mut self, hold: i64, cents: i64, now: i64, debts: &Debts) -> Result<Taken, i64> {
         let Hold { for_api, made, .. } = self.holds.remove(&hold).expect("a hold that was made");
-        let mut position = self.beside(debts, now);
-        self.spend(&mut position, cents, made, now, |wallet| for_api || !wallet.limited, true)
+        self.spend(cents, made, now, debts, |wallet| for_api || !wallet.limited, true)
     }
 
     /// Pays an invoice: promotional credit, then what was bought, each in burn order, spread over the lines in proportion

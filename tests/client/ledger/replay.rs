@@ -7,7 +7,7 @@ use postgres::Client;
 
 use super::acts::{API_PRICE, Act, CUSTOMERS, DAY, Done, IMG_PRICE, Usage, is_forced, money};
 use super::found::{Entries, Found, cents, micros, number, text};
-use super::model::{Account, Charge, Debts, Grant, Hold, NEVER, Position, Taken, Wallet};
+use super::model::{Account, Charge, Debts, Grant, Hold, NEVER, Taken, Wallet};
 use crate::event::time;
 use crate::rng::Rng;
 use crate::server::rows;
@@ -23,8 +23,6 @@ pub struct Replay {
     pub(super) taken: BTreeMap<i64, (usize, Taken)>,
     /// The grant of a top-up.
     pub(super) top_ups: BTreeMap<i64, (usize, usize)>,
-    /// The time of a customer's last debit, and its debts as they may have been then.
-    pub(super) batch: Vec<(i64, Vec<Position>)>,
     pub(super) seen: BTreeSet<(u8, i64)>,
     /// The time of a customer's last event, and states to ask for again.
     pub(super) last: Vec<i64>,
@@ -93,7 +91,6 @@ impl Replay {
             invoices: BTreeMap::new(),
             taken: BTreeMap::new(),
             top_ups: BTreeMap::new(),
-            batch: vec![(0, Vec::new()); CUSTOMERS],
             seen: BTreeSet::new(),
             last: vec![0; CUSTOMERS],
             past: Vec::new(),

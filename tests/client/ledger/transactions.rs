@@ -1,11 +1,10 @@
 //! What the model makes of each transaction, and that it took and gave the same.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::acts::{Act, DAY, Of, money};
 use super::found::{Entries, Found, number, text};
-use super::model::{Account, Debts, Grant, NEVER, Position, Taken, Wallet};
+use super::model::{Account, Debts, Grant, NEVER, Taken, Wallet};
 use super::replay::Replay;
 use crate::event::time;
 
@@ -84,11 +83,11 @@ impl Replay {
                     Of::Api => true,
                     Of::Wallet(name) => wallet.name == name,
                 };
-                self.debit(customer, id, at, &actual, |replay, account, position, debts| {
+                self.takes(customer, id, at, &actual, |replay, account, debts| {
                     if !force {
                         replay.available(customer, cents, at, debts, covers)?;
                     }
-                    account.spend(position, cents, at, at, covers, force).map_err(missing)
+                    account.spend(cents, at, at, debts, covers, force).map_err(missing)
                 })
             }
             "capture" => {
@@ -187,41 +186,6 @@ impl Replay {
         self.accounts[customer] = account;
         let entries = self.entries(customer, &taken, -1);
         self.taken.insert(id, (customer, taken));
-        entries
-    }
-
-    /// A debit; those of one batch look at a customer's debts once. What they saw of what was on its way may be more than
-    /// one thing by the first of them, so all that fits is tried with the next.
-    fn debit(
-        &mut self,
-        customer: usize,
-        id: i64,
-        at: i64,
-        actual: &Entries,
-        spend: impl Fn(&Replay, &mut Account, &mut Position, &Debts) -> Result<Taken, String>,
-    ) -> Entries {
-        let known = std::mem::take(&mut self.batch[customer]);
-        let known = if known.0 == at { known.1 } else { Vec::new() };
-        let fitting = RefCell::new(BTreeMap::new());
-        let entries = self.takes(customer, id, at, actual, |replay, account, debts| {
-            let looked = if known.is_empty() { vec![account.beside(debts, at)] } else { known.clone() };
-            let mut outcome = Err("nothing was tried".to_string());
-            for (place, mut position) in looked.into_iter().enumerate() {
-                let mut after = account.clone();
-                let taken = spend(replay, &mut after, &mut position, debts);
-                if taken.as_ref().is_ok_and(|taken| replay.entries(customer, taken, -1) == *actual) {
-                    let place = if known.is_empty() { fitting.borrow().len() } else { place };
-                    fitting.borrow_mut().insert(place, position);
-                    outcome = taken.map(|taken| (after, taken));
-                } else if outcome.is_err() {
-                    outcome = taken.map(|taken| (after, taken));
-                }
-            }
-            let (after, taken) = outcome?;
-            *account = after;
-            Ok(taken)
-        });
-        self.batch[customer] = (at, fitting.into_inner().into_values().collect());
         entries
     }
 
