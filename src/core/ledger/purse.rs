@@ -139,8 +139,9 @@ impl Purse {
             return Ok(paid);
         }
         let pays = |lot: &Lot| {
-            lot.is_live(self.as_of)
-                || (lot.effective_at <= self.as_of && lot.effective_at > self.wallets[lot.wallet].owes_since)
+            let since = self.wallets[lot.wallet].owes_since;
+            // An invoice looks as of when it was asked for, which may be before the debt.
+            lot.serves(since, self.as_of) && (lot.is_live(self.as_of) || lot.effective_at > since)
         };
         let mut order: Vec<usize> = (0..self.lots.len()).filter(|lot| pays(&self.lots[*lot])).collect();
         order.sort_by_key(|lot| (self.lots[*lot].effective_at, *lot));

@@ -153,7 +153,7 @@ impl Account {
         for place in order {
             let grant = &mut self.grants[place];
             let wallet = &mut self.wallets[grant.wallet];
-            if grant.began() <= now && (now < grant.ends || grant.starts > wallet.owes_since) {
+            if grant.serves(wallet.owes_since, now) && (now < grant.ends || grant.starts > wallet.owes_since) {
                 let part = grant.left.min(wallet.owed);
                 grant.left -= part;
                 grant.paid += part;
