@@ -96,7 +96,8 @@ fn lock(bill: &Bill<'_>) -> Outcome<()> {
     }
     spi::run(
         "SELECT s.id FROM meterflow.subscriptions s WHERE s.tenant_id = $1 AND s.customer_id IN \
-           (SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND (c.payer_id = $2 OR (c.id = $2 AND c.payer_id IS NULL))) \
+           (SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.payer_id = $2 \
+            UNION ALL SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.id = $2 AND c.payer_id IS NULL) \
           ORDER BY s.id FOR NO KEY UPDATE OF s",
         &[bill.tenant.into(), bill.payer.into()],
         See::Write,

@@ -70,11 +70,13 @@ fn currencies(tenant: &str, customer: &str, asked: Option<&str>) -> Outcome<Vec<
     }
     let mut currencies = Vec::new();
     spi::run(
+        // Row by row from the customer on, whatever is known of how many there are.
         "SELECT w.currency FROM meterflow.wallets w WHERE w.tenant_id = $1 AND w.customer_id = $2 \
          UNION SELECT i.currency FROM meterflow.invoices i WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.issued_at IS NOT NULL \
-         UNION SELECT p.currency FROM meterflow.customers c JOIN meterflow.subscriptions s ON s.tenant_id = c.tenant_id AND s.customer_id = c.id \
-                 JOIN meterflow.plans p ON (p.tenant_id, p.key, p.version) = (s.tenant_id, s.plan_key, s.plan_version) \
-                WHERE c.tenant_id = $1 AND (c.payer_id = $2 OR (c.id = $2 AND c.payer_id IS NULL)) \
+         UNION SELECT (SELECT p.currency FROM meterflow.plans p WHERE p.tenant_id = s.tenant_id AND p.key = s.plan_key AND p.version = s.plan_version) \
+                 FROM (SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.payer_id = $2 \
+                       UNION ALL SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.id = $2 AND c.payer_id IS NULL) c, \
+                      LATERAL (SELECT n.* FROM meterflow.subscriptions n WHERE n.tenant_id = $1 AND n.customer_id = c.id OFFSET 0) s \
          ORDER BY 1",
         &[tenant.into(), customer.into()],
         See::Statement,
