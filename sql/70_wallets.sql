@@ -23,7 +23,7 @@ CREATE TABLE meterflow.wallets (
   FOREIGN KEY (tenant_id, credit_unit, currency) REFERENCES meterflow.credit_units (tenant_id, key, currency)
 ) USING heap;
 CREATE INDEX wallets_credit_unit_idx ON meterflow.wallets (tenant_id, credit_unit) WHERE credit_unit IS NOT NULL;
-COMMENT ON TABLE meterflow.wallets IS 'Credit of a customer. A currency''s wallets burn as one, in burn order: priority of wallet and grant, expiry (none last), promotional before purchased, start, creation, id.';
+COMMENT ON TABLE meterflow.wallets IS 'Credit of a customer. A currency''s wallets burn as one, in burn order: priority of wallet and grant, expiry (none last), promotional before purchased, start, creation, id. Grants that never expire burn wallet by wallet, the older first, before their start is looked at.';
 COMMENT ON COLUMN meterflow.wallets.credit_unit IS 'What it holds, at the unit''s rate. Null: money.';
 COMMENT ON COLUMN meterflow.wallets.kind IS 'prepaid: it ends at zero. postpaid: it may go below, to its credit_limit.';
 COMMENT ON COLUMN meterflow.wallets.credit_limit IS 'How far below zero a postpaid wallet may go, in its currency. Null: without limit.';

@@ -18,6 +18,8 @@ mod ledger;
 mod oracle;
 #[path = "client/outbox.rs"]
 mod outbox;
+#[path = "vectors/peers.rs"]
+mod peers;
 #[path = "client/restore.rs"]
 mod restore;
 #[path = "client/retention.rs"]

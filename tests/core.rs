@@ -25,6 +25,8 @@ mod invoice;
 mod ledger;
 #[path = "core/meter.rs"]
 mod meter;
+#[path = "vectors/peers.rs"]
+mod peers;
 #[path = "core/pricing/mod.rs"]
 mod pricing;
 #[path = "core/proration.rs"]

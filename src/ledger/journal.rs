@@ -12,6 +12,7 @@ use crate::pg::datum::sha256;
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
+use crate::pg::spi::Row;
 
 use super::account::Account;
 use super::{stored, tables, too_large};
@@ -33,16 +34,16 @@ pub struct Act<'a> {
 
 /// An amount in a wallet's unit, and what it is worth in minor units of the currency.
 #[derive(Clone, Copy, Debug)]
-pub struct Sum {
+pub struct Portion {
     pub amount: Amount,
     pub minor: i128,
 }
 
-impl std::ops::Neg for Sum {
-    type Output = Sum;
+impl std::ops::Neg for Portion {
+    type Output = Portion;
 
-    fn neg(self) -> Sum {
-        Sum { amount: -self.amount, minor: -self.minor }
+    fn neg(self) -> Portion {
+        Portion { amount: -self.amount, minor: -self.minor }
     }
 }
 
@@ -53,6 +54,18 @@ pub struct Life {
     pub priority: i32,
     pub effective_at: i64,
     pub expires_at: i64,
+}
+
+impl Life {
+    /// Of a grant, from four columns: kind, priority, effective_at, expires_at.
+    pub fn read(row: &Row<'_>, first: usize) -> Outcome<Life> {
+        Ok(Life {
+            promotional: row.bytes(first)?.text() == kind(true),
+            priority: row.int4(first + 1)?,
+            effective_at: row.time(first + 2)?,
+            expires_at: row.time(first + 3)?,
+        })
+    }
 }
 
 /// The rule, the occurrence and the part of it that a grant is.
@@ -165,22 +178,49 @@ impl Journal {
     ) -> Outcome<i64> {
         let id = session::next_value(session::relation("credit_grants_id_seq")?);
         let wallet_id = account.purse.wallets[wallet].id;
-        let sum = self.sum(account, wallet, amount)?;
-        self.entry(account, transaction, wallet, Some(id), from, sum, life.effective_at)?;
+        let portion = self.portion(account, wallet, amount)?;
+        self.entry(account, transaction, wallet, Some(id), from, portion, life.effective_at)?;
         let lasting = life.effective_at <= self.now && life.expires_at == i64::MAX;
         self.grants.push(NewGrant { id, wallet: wallet_id, transaction, life, amount, lasting, origin });
         if lasting {
             account.totals.add_lasting(wallet_id, life.priority, life.promotional, &amount).map_err(too_large)?;
         }
-        let owed = account.purse.wallets[wallet].overdraft;
         let lives = life.effective_at <= self.now && self.now < life.expires_at;
-        if owed.is_positive() && lives && origin.is_none() {
-            let paid = if owed.cmp(&amount).is_gt() { amount } else { owed };
-            let sum = self.sum(account, wallet, paid)?;
-            self.of_grant(account, transaction, wallet, (id, lasting.then_some(life)), -sum, "overdraft", self.now)?;
-            self.owe(account, transaction, wallet, -sum, "overdraft", self.now)?;
+        if lives && origin.is_none() {
+            self.pay_overdraft(account, transaction, wallet, (id, lasting.then_some(life)), amount)?;
         }
         Ok(id)
+    }
+
+    /// Lets what is in a grant pay what its wallet owes, as far as it goes.
+    pub fn pay_overdraft(
+        &mut self,
+        account: &mut Account,
+        transaction: i64,
+        wallet: usize,
+        grant: (i64, Option<Life>),
+        amount: Amount,
+    ) -> Outcome<()> {
+        let paid = amount.min(account.purse.wallets[wallet].overdraft);
+        if paid.is_positive() {
+            let paid = self.portion(account, wallet, paid)?;
+            self.settle(account, transaction, wallet, grant, paid, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Moves so much of a grant to what its wallet owes, which becomes less (below zero: back).
+    pub fn settle(
+        &mut self,
+        account: &mut Account,
+        transaction: i64,
+        wallet: usize,
+        grant: (i64, Option<Life>),
+        paid: Portion,
+        effective_at: i64,
+    ) -> Outcome<()> {
+        self.of_grant(account, transaction, wallet, grant, -paid, "overdraft", effective_at)?;
+        self.owe(account, transaction, wallet, -paid, "overdraft", effective_at)
     }
 
     /// Takes what the purse has taken of a lot out of its grants, to an account.
@@ -197,8 +237,8 @@ impl Journal {
         let life = Life { promotional, priority, effective_at: start, expires_at };
         match source {
             Source::Grant(id) => {
-                let sum = Sum { amount: taken.amount, minor: taken.minor };
-                self.of_grant(account, transaction, wallet, (id, None), -sum, to, effective_at)
+                let portion = Portion { amount: taken.amount, minor: taken.minor };
+                self.of_grant(account, transaction, wallet, (id, None), -portion, to, effective_at)
             }
             Source::Lasting => {
                 let parts = self.oldest(account.purse.wallets[wallet].id, life, taken.amount)?;
@@ -211,9 +251,9 @@ impl Journal {
                     } else {
                         account.purse.minor(wallet, &amount, Rounding::Down).map_err(too_large)?.min(taken.minor)
                     };
-                    let sum = Sum { amount: *part, minor: until - minor };
+                    let portion = Portion { amount: *part, minor: until - minor };
                     minor = until;
-                    self.of_grant(account, transaction, wallet, (*id, Some(life)), -sum, to, effective_at)?;
+                    self.of_grant(account, transaction, wallet, (*id, Some(life)), -portion, to, effective_at)?;
                 }
                 Ok(())
             }
@@ -223,7 +263,7 @@ impl Journal {
         }
     }
 
-    /// Changes a grant by a sum that comes from an account (below zero: goes to it). `grant`: its id, and where its
+    /// Changes a grant by a portion that comes from an account (below zero: goes to it). `grant`: its id, and where its
     /// lasting credit is summed.
     pub fn of_grant(
         &mut self,
@@ -231,17 +271,17 @@ impl Journal {
         transaction: i64,
         wallet: usize,
         grant: (i64, Option<Life>),
-        sum: Sum,
+        portion: Portion,
         other_side: &'static str,
         effective_at: i64,
     ) -> Outcome<()> {
         let (id, lasting) = grant;
-        self.entry(account, transaction, wallet, Some(id), other_side, sum, effective_at)?;
+        self.entry(account, transaction, wallet, Some(id), other_side, portion, effective_at)?;
         let taken = self.taken.entry(id).or_default();
-        *taken = taken.checked_sub(&sum.amount).map_err(too_large)?;
+        *taken = taken.checked_sub(&portion.amount).map_err(too_large)?;
         if let Some(life) = lasting {
             let wallet = account.purse.wallets[wallet].id;
-            account.totals.add_lasting(wallet, life.priority, life.promotional, &sum.amount).map_err(too_large)?;
+            account.totals.add_lasting(wallet, life.priority, life.promotional, &portion.amount).map_err(too_large)?;
         }
         Ok(())
     }
@@ -252,20 +292,20 @@ impl Journal {
         account: &mut Account,
         transaction: i64,
         wallet: usize,
-        sum: Sum,
+        portion: Portion,
         to: &'static str,
         effective_at: i64,
     ) -> Outcome<()> {
-        self.entry(account, transaction, wallet, None, to, -sum, effective_at)?;
+        self.entry(account, transaction, wallet, None, to, -portion, effective_at)?;
         let owing = &mut account.purse.wallets[wallet];
-        owing.overdraft = owing.overdraft.checked_add(&sum.amount).map_err(too_large)?;
-        account.totals.add_overdraft(owing.id, &sum.amount, self.now).map_err(too_large)
+        owing.overdraft = owing.overdraft.checked_add(&portion.amount).map_err(too_large)?;
+        account.totals.add_overdraft(owing.id, &portion.amount, self.now).map_err(too_large)
     }
 
     /// An amount in a wallet's unit, with what it is worth.
-    fn sum(&self, account: &Account, wallet: usize, amount: Amount) -> Outcome<Sum> {
+    pub fn portion(&self, account: &Account, wallet: usize, amount: Amount) -> Outcome<Portion> {
         let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
-        Ok(Sum { amount, minor })
+        Ok(Portion { amount, minor })
     }
 
     fn entry(
@@ -275,23 +315,25 @@ impl Journal {
         wallet: usize,
         grant: Option<i64>,
         other_side: &'static str,
-        sum: Sum,
+        portion: Portion,
         effective_at: i64,
     ) -> Outcome<()> {
         if other_side != "overdraft"
             && let Some(whole) = self.transactions.iter_mut().rfind(|known| known.id == transaction)
         {
-            whole.worth += sum.minor;
+            whole.worth += portion.minor;
         }
-        let before = self.entries.iter().rev().take_while(|entry| entry.transaction == transaction).count();
+        // The entries of a transaction follow each other.
+        let before =
+            self.entries.last().filter(|entry| entry.transaction == transaction).map_or(0, |entry| entry.number);
         self.entries.push(Entry {
             transaction,
-            number: i32::try_from(before + 1).unwrap_or(i32::MAX),
+            number: before + 1,
             wallet: account.purse.wallets[wallet].id,
             grant,
             other_side,
-            amount: sum.amount,
-            worth: Money::new(sum.minor.into(), account.purse.digits),
+            amount: portion.amount,
+            worth: Money::new(portion.minor.into(), account.purse.digits),
             effective_at,
         });
         Ok(())
@@ -328,7 +370,7 @@ impl Journal {
             };
             let used = self.taken.get(&id).copied().unwrap_or_default();
             let left = remaining.checked_sub(&used).map_err(too_large)?;
-            let part = if left.cmp(&amount).is_gt() { amount } else { left };
+            let part = left.min(amount);
             if part.is_positive() {
                 // What this call takes is in `taken` only once its entry has been made: one part a grant and call.
                 parts.push((id, part));

@@ -6,7 +6,7 @@ use crate::pg::spi;
 
 use super::account::{Account, load, lock};
 use super::coming::Due;
-use super::journal::{Act, Journal, Life, Sum};
+use super::journal::{Act, Journal, Life, Portion};
 use super::too_large;
 
 /// Locks a customer's credit and works on it in one snapshot, as it is now. `since`: the time of the oldest debt to be
@@ -86,8 +86,8 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
         account.purse.wallets[wallet].overdraft =
             account.purse.wallets[wallet].overdraft.checked_add(&taken.amount).map_err(too_large)?;
         journal.take(account, transaction, taken, "overdraft", when)?;
-        let sum = Sum { amount: taken.amount, minor: taken.minor };
-        journal.owe(account, transaction, wallet, -sum, "overdraft", when)?;
+        let paid = Portion { amount: taken.amount, minor: taken.minor };
+        journal.owe(account, transaction, wallet, -paid, "overdraft", when)?;
     }
     journal.write([&*account])?;
     Ok(true)

@@ -9,7 +9,7 @@ use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::account::Account;
-use super::journal::{Act, Journal, Life, Sum};
+use super::journal::{Act, Journal, Life, Portion};
 use super::locked::locked;
 use super::{stored, too_large};
 
@@ -29,11 +29,11 @@ impl Given {
     pub fn of(account: &Account, transaction: i64) -> Outcome<Vec<Given>> {
         let mut given = Vec::new();
         spi::run(
-            "SELECT e.wallet_id, e.grant_id, -sum(e.amount), -sum(e.worth), bool_or(g.lasting), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at) \
+            "SELECT e.wallet_id, e.grant_id, -sum(e.amount), -sum(e.worth), g.lasting, g.kind, g.priority, g.effective_at, g.expires_at \
                FROM meterflow.ledger_entries e LEFT JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
               WHERE e.tenant_id = $1 AND e.account <> 'overdraft' \
                 AND e.transaction_id IN (SELECT t.id FROM meterflow.wallet_transactions t WHERE t.tenant_id = $1 AND (t.id = $2 OR t.reverses = $2)) \
-              GROUP BY e.wallet_id, e.grant_id HAVING sum(e.amount) <> 0 ORDER BY min(e.entry) FILTER (WHERE e.transaction_id = $2)",
+              GROUP BY 1, 2, 5, 6, 7, 8, 9 HAVING sum(e.amount) <> 0 ORDER BY min(e.entry) FILTER (WHERE e.transaction_id = $2)",
             &[account.tenant.as_str().into(), transaction.into()],
             See::Statement,
             |row| {
@@ -42,19 +42,11 @@ impl Given {
                     account.purse.wallets.iter().position(|wallet| wallet.id == id).ok_or_else(|| {
                         Fail::corrupt(format!("wallet {id} of transaction {transaction} is another's"))
                     })?;
-                let grant = match row.get::<i64>(1) {
-                    None => None,
-                    Some(grant) => {
-                        let life = Life {
-                            promotional: row.bool(6)?,
-                            priority: row.int4(5)?,
-                            effective_at: row.time(7)?,
-                            expires_at: row.time(8)?,
-                        };
-                        Some((grant, row.bool(4)?.then_some(life)))
-                    }
-                };
-                let expires_at = if row.is_null(8) { i64::MAX } else { row.time(8)? };
+                let (mut grant, mut expires_at) = (None, i64::MAX);
+                if let Some(id) = row.get::<i64>(1) {
+                    let life = Life::read(row, 5)?;
+                    (grant, expires_at) = (Some((id, row.bool(4)?.then_some(life))), life.expires_at);
+                }
                 given.push(Given {
                     wallet,
                     grant,
@@ -70,14 +62,7 @@ impl Given {
 
     /// The part of it that is worth so many minor units.
     pub fn part(&self, account: &Account, minor: i128) -> Result<Amount, QuantityError> {
-        if minor >= self.minor {
-            return Ok(self.amount);
-        }
-        let money = Amount::new(minor.into(), account.purse.digits);
-        match &account.purse.wallets[self.wallet].unit {
-            None => Ok(money),
-            Some(unit) => money.div_round(&unit.rate, 12, Rounding::Down),
-        }
+        if minor >= self.minor { Ok(self.amount) } else { account.purse.amount_of(self.wallet, minor, Rounding::Down) }
     }
 }
 
@@ -97,25 +82,20 @@ pub fn give_back(
             break;
         }
         let worth = part.minor.min(minor);
-        let sum = Sum { amount: part.part(account, minor).map_err(too_large)?, minor: worth };
+        let back = Portion { amount: part.part(account, minor).map_err(too_large)?, minor: worth };
         minor -= worth;
-        if sum.amount.is_zero() {
+        if back.amount.is_zero() {
             continue;
         }
         let Some(grant) = part.grant else {
-            journal.owe(account, transaction, part.wallet, -sum, from, now)?;
+            journal.owe(account, transaction, part.wallet, -back, from, now)?;
             unsettle(account, journal, transaction, part.wallet)?;
             continue;
         };
-        journal.of_grant(account, transaction, part.wallet, grant, sum, from, now)?;
+        journal.of_grant(account, transaction, part.wallet, grant, back, from, now)?;
         // A wallet that owes has nothing left that lives: so it is with what comes back.
-        let owed = account.purse.wallets[part.wallet].overdraft;
-        if owed.is_positive() && part.expires_at > now {
-            let paid = if owed.cmp(&sum.amount).is_gt() { sum.amount } else { owed };
-            let minor = account.purse.minor(part.wallet, &paid, Rounding::HalfUp).map_err(too_large)?;
-            let paid = Sum { amount: paid, minor };
-            journal.of_grant(account, transaction, part.wallet, grant, -paid, "overdraft", now)?;
-            journal.owe(account, transaction, part.wallet, -paid, "overdraft", now)?;
+        if part.expires_at > now {
+            journal.pay_overdraft(account, transaction, part.wallet, grant, back.amount)?;
         }
     }
     Ok(())
@@ -129,19 +109,14 @@ fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wall
     }
     let mut paid: Vec<(i64, Option<Life>, Amount)> = Vec::new();
     spi::run(
-        "SELECT e.grant_id, -sum(e.amount), bool_or(g.lasting), max(g.priority), bool_or(g.kind = 'promotional'), max(g.effective_at), max(g.expires_at) \
+        "SELECT e.grant_id, -sum(e.amount), g.lasting, g.kind, g.priority, g.effective_at, g.expires_at \
            FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
           WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
-          GROUP BY e.grant_id HAVING sum(e.amount) < 0 ORDER BY e.grant_id DESC",
+          GROUP BY 1, 3, 4, 5, 6, 7 HAVING sum(e.amount) < 0 ORDER BY e.grant_id DESC",
         &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
         See::Statement,
         |row| {
-            let life = Life {
-                promotional: row.bool(4)?,
-                priority: row.int4(3)?,
-                effective_at: row.time(5)?,
-                expires_at: row.time(6)?,
-            };
+            let life = Life::read(row, 3)?;
             paid.push((row.int8(0)?, row.bool(2)?.then_some(life), stored(row, 1)?));
             Ok(())
         },
@@ -149,12 +124,10 @@ fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wall
     let now = journal.now;
     let mut left = too_much;
     for (grant, lasting, amount) in paid {
-        let amount = if amount.cmp(&left).is_gt() { left } else { amount };
+        let amount = amount.min(left);
         if amount.is_positive() {
-            let minor = account.purse.minor(wallet, &amount, Rounding::HalfUp).map_err(too_large)?;
-            let sum = Sum { amount, minor };
-            journal.of_grant(account, transaction, wallet, (grant, lasting), sum, "overdraft", now)?;
-            journal.owe(account, transaction, wallet, sum, "overdraft", now)?;
+            let back = -journal.portion(account, wallet, amount)?;
+            journal.settle(account, transaction, wallet, (grant, lasting), back, now)?;
             left = left.checked_sub(&amount).map_err(too_large)?;
         }
     }

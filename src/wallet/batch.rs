@@ -12,7 +12,7 @@ use crate::pg::session;
 use crate::pg::spi;
 use crate::rating::no_money;
 
-use super::args::{body, used_otherwise};
+use super::args::{Sum, body, used_otherwise};
 use super::position::{Position, insufficient};
 use super::verbs::{Of, spend};
 
@@ -30,6 +30,8 @@ struct Payer {
     position: Position,
     /// What the debits before have left of what can be spent; None: without limit.
     capacity: Option<i128>,
+    /// Whether there were any.
+    debited: bool,
 }
 
 /// Debits money, item by item in the order given.
@@ -69,7 +71,7 @@ pub fn debits(
         for (name, account) in accounts {
             let position = Position::of(account)?;
             let capacity = position.capacity(|wallet| covers(wallet, None))?;
-            payers.insert(name, Payer { position, capacity });
+            payers.insert(name, Payer { position, capacity, debited: false });
         }
         let mut journal = Journal::new(tenant, now);
         let mut outcomes = Vec::with_capacity(asked.len());
@@ -102,18 +104,20 @@ pub fn debits(
             }
             outcomes.push(outcome);
         }
-        if outcomes.iter().all(Result::is_err) {
-            return Ok(outcomes);
+        let debited: Vec<&Account> =
+            payers.values().filter(|payer| payer.debited).map(|payer| &payer.position.account).collect();
+        // Refusals and retries write nothing, and nobody is told of them.
+        if !debited.is_empty() {
+            journal.write(debited)?;
         }
-        journal.write(payers.values().map(|payer| &payer.position.account))?;
         Ok(outcomes)
     })
 }
 
 fn debit(payer: &mut Payer, journal: &mut Journal, asked: &Asked<'_>) -> Outcome<Debited> {
-    let Payer { position, capacity } = payer;
+    let Payer { position, capacity, debited } = payer;
     let of = Of { wallet: None, meter: None };
-    let sum = super::args::Sum {
+    let sum = Sum {
         currency: position.account.currency.clone(),
         unit: None,
         digits: position.account.purse.digits,
@@ -129,6 +133,7 @@ fn debit(payer: &mut Payer, journal: &mut Journal, asked: &Asked<'_>) -> Outcome
     let act = Act { kind: "debit", key: Some((asked.key, &asked.body)), ..Act::default() };
     let transaction = journal.act(&position.account, &act)?;
     spend(position, journal, transaction, &sum, of, false)?;
+    *debited = true;
     Ok(Ok(transaction))
 }
 

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::core::ledger::{Lot, Source};
 use crate::core::pricing::{Amount, Rounding};
-use crate::ledger::{Account, Act, Given, Journal, Life, Sum, give_back, locked, stored, too_large};
+use crate::ledger::{Account, Act, Given, Journal, Life, Portion, give_back, locked, stored, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
 use crate::pg::settings;
@@ -43,18 +43,13 @@ fn owner(tenant: &str, grant_id: i64) -> Outcome<(String, String)> {
 impl Grant {
     fn read(account: &Account, condition: &str, id: i64) -> Outcome<Grant> {
         let sql = format!(
-            "SELECT id, wallet_id, transaction_id, remaining, lasting, priority, kind, effective_at, expires_at FROM meterflow.credit_grants \
+            "SELECT id, wallet_id, transaction_id, remaining, lasting, kind, priority, effective_at, expires_at FROM meterflow.credit_grants \
               WHERE tenant_id = $1 AND {condition} = $2"
         );
         spi::one(&sql, &[account.tenant.as_str().into(), id.into()], See::Statement, |row| {
             let wallet_id = row.int8(1)?;
             let wallet = account.purse.wallets.iter().position(|wallet| wallet.id == wallet_id);
-            let life = Life {
-                promotional: row.bytes(6)?.text() == "promotional",
-                priority: row.int4(5)?,
-                effective_at: row.time(7)?,
-                expires_at: row.time(8)?,
-            };
+            let life = Life::read(row, 5)?;
             Ok(Grant {
                 id: row.int8(0)?,
                 wallet: wallet.ok_or_else(|| Fail::corrupt(format!("wallet {wallet_id} is gone")))?,
@@ -141,10 +136,10 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
             };
             let transaction = journal.act(&account, &act)?;
             let lot = (grant.id, grant.lasting);
-            let sum = Sum { amount: grant.remaining, minor };
+            let ended = Portion { amount: grant.remaining, minor };
             // Of a grant to come: when it would have begun.
             let when = now.max(grant.effective_at);
-            journal.of_grant(&mut account, transaction, grant.wallet, lot, -sum, to, when)?;
+            journal.of_grant(&mut account, transaction, grant.wallet, lot, -ended, to, when)?;
             journal.write([&account])?;
             Ok(transaction)
         })
@@ -218,11 +213,7 @@ fn refund_transaction(
                 let part = if minor == most {
                     grant.remaining
                 } else {
-                    let money = Amount::new(minor.into(), account.purse.digits);
-                    match &account.purse.wallets[grant.wallet].unit {
-                        None => money,
-                        Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
-                    }
+                    account.purse.amount_of(grant.wallet, minor, Rounding::Up).map_err(too_large)?
                 };
                 grant.free(&account, &part)?;
                 let transaction = journal.act(&account, &act)?;
@@ -232,7 +223,7 @@ fn refund_transaction(
                     transaction,
                     grant.wallet,
                     lot,
-                    -Sum { amount: part, minor },
+                    -Portion { amount: part, minor },
                     "payments",
                     now.max(grant.effective_at),
                 )?;

@@ -3,8 +3,8 @@
 use pgrx::prelude::*;
 
 use crate::core::ledger::{Limit, Wallet};
-use crate::core::pricing::{Amount, Rounding};
-use crate::ledger::{self, Account, Act, Journal, Life, covers, locked, too_large};
+use crate::core::pricing::Rounding;
+use crate::ledger::{self, Account, Act, Journal, Life, Portion, covers, locked, too_large};
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
@@ -287,12 +287,9 @@ fn owe(
         missing -= part;
         let part = take_aside(account, journal, transaction, part, debt, place)?;
         if part > 0 {
-            let money = Amount::new(part.into(), account.purse.digits);
-            let amount = match &account.purse.wallets[place].unit {
-                None => money,
-                Some(unit) => money.div_round(&unit.rate, 12, Rounding::Up).map_err(too_large)?,
-            };
-            journal.owe(account, transaction, place, ledger::Sum { amount, minor: part }, "revenue", journal.now)?;
+            let lent =
+                Portion { amount: account.purse.amount_of(place, part, Rounding::Up).map_err(too_large)?, minor: part };
+            journal.owe(account, transaction, place, lent, "revenue", journal.now)?;
         }
     }
     if missing > 0 { Err(insufficient(account, asked, asked - missing)) } else { Ok(()) }

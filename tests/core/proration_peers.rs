@@ -14,11 +14,6 @@
 //! - Units that change in a period are prorated like amounts: what each count pays for the time that it holds.
 //! - What a credit note does with a prorated item (tax, coupons, what is refunded) is not asked here.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io::Write;
-use std::path::Path;
-
 use ethnum::I256;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -29,68 +24,18 @@ use crate::core::calendar::{Cycle, Interval, Period, Piece, zone};
 use crate::core::currency;
 use crate::core::pricing::Amount;
 use crate::core::proration::{Method, Proration};
+use crate::peers::{self, Comparison, Facts};
 
 #[test]
 fn peers() {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = project.join("../shared/vectors/proration.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        // Not captured as print! is: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the peers' prorations, for there is no {}", file.display());
-        return;
-    };
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
-    let table = std::fs::read_to_string(project.join("tests/vectors/proration.md")).unwrap_or_default();
-    let listed: Vec<Vec<&str>> = table.lines().filter(|line| line.starts_with("| `")).map(cells).collect();
-
-    let (mut agreed, mut used, mut wrong) = (0, BTreeSet::new(), Vec::new());
+    let Some(cases) = peers::cases("proration.json") else { return };
+    let mut compared = Comparison::by("proration.md");
     for case in cases.iter().map(Case) {
         let (theirs, ours) = (case.theirs(), case.ours());
         assert!(!theirs.0.is_empty(), "{} asks nothing", case.id());
-        let id = format!("`{}`", case.id());
-        let row = listed.iter().find(|row| row[0] == id);
-        match (theirs == ours, row) {
-            (true, None) => agreed += 1,
-            (true, Some(_)) => wrong.push(format!("{id} is listed, but agrees: {ours}")),
-            (false, None) => wrong.push(format!("| {id} | {theirs} | {ours} | |")),
-            (false, Some(row)) if row[1..3] != [theirs.to_string(), ours.to_string()] || row[3].is_empty() => {
-                wrong.push(format!("the table says {row:?}, they {theirs} and we {ours}"));
-            }
-            (false, Some(_)) => {}
-        }
-        used.extend(row.map(|row| row[0]));
+        compared.case(case.id(), theirs == ours, &theirs, &ours);
     }
-    let rows: BTreeSet<&str> = listed.iter().map(|row| row[0]).collect();
-    wrong.extend(rows.difference(&used).map(|id| format!("{id} of the table is no case")));
-    if rows.len() != listed.len() {
-        wrong.push("a case is listed twice".to_owned());
-    }
-    let (all, listed) = (cases.len(), listed.len());
-    let _ = writeln!(std::io::stderr(), "{all} prorations of peers: {agreed} agree, {listed} are listed");
-    assert!(wrong.is_empty(), "tests/vectors/proration.md:\n{}", wrong.join("\n"));
-}
-
-fn cells(line: &str) -> Vec<&str> {
-    let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-    assert_eq!(cells.len(), 4, "four cells: {line}");
-    cells
-}
-
-/// An answer as named numbers, theirs and ours alike.
-#[derive(Debug, Default, PartialEq)]
-struct Facts(BTreeMap<String, String>);
-
-impl Facts {
-    fn add(&mut self, name: &str, value: &Amount) {
-        self.0.insert(name.to_owned(), value.to_string());
-    }
-}
-
-impl fmt::Display for Facts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let facts: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        f.write_str(&facts.join("; "))
-    }
+    compared.finish("prorations");
 }
 
 fn amount(text: &str) -> Amount {
@@ -205,7 +150,7 @@ impl Case<'_> {
                 "tax" | "total" | "refund" | "offset" => {}
                 "credit" if self.text("rule") == Some("unused_days_inclusive") => {}
                 // Written with a sign by one of two.
-                "credit" => facts.add(name, &self.money(magnitude(&value, self.digits()))),
+                "credit" => facts.add(name, self.money(magnitude(&value, self.digits()))),
                 _ => facts.add(name, &rounded(&value, digits_of(name).max(self.digits()))),
             }
         }

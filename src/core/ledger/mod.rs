@@ -6,7 +6,7 @@
 //! what a debt takes, and what is missing. Nothing here knows a clock: time is an argument.
 //!
 //! **Burn order**, total: priority of the wallet, priority of the grant, expiry (none last), promotional before
-//! purchased, start, creation, id.
+//! purchased, start, creation, id. Of lots that never expire the wallet comes before the start: a wallet keeps them as sums.
 //!
 //! **Which grant pays what.** A debt has a time: now; of a billing period that has ended, its end; of a hold, when it was
 //! made. A grant pays what it had not outlived then, so an allowance for June pays for June also in an invoice of July.

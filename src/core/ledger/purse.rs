@@ -1,12 +1,10 @@
 //! A customer's credit in one currency at one time, and what debts take of it.
 
-use std::cmp::Ordering;
-
 use crate::core::decimal::QuantityError;
 use crate::core::invoice::Scope;
 use crate::core::pricing::{Amount, Rounding};
 
-/// Decimals to which credit units are burned for an amount of money that they do not divide.
+/// Decimals to which credit units are counted for an amount of money that they do not divide.
 const UNIT_DIGITS: u32 = 12;
 
 /// Where a lot's credit is written down.
@@ -148,7 +146,7 @@ impl Purse {
         for place in order {
             let lot = &self.lots[place];
             let wallet = &mut self.wallets[lot.wallet];
-            let amount = least(lot.remaining, wallet.overdraft);
+            let amount = lot.remaining.min(wallet.overdraft);
             if amount.is_positive() {
                 wallet.overdraft = wallet.overdraft.checked_sub(&amount)?;
                 paid.push(self.take_amount(place, amount)?);
@@ -171,15 +169,21 @@ impl Purse {
         minor_of(&money, self.digits, rounding)
     }
 
+    /// An amount of a wallet's unit for minor units of the currency.
+    pub fn amount_of(&self, wallet: usize, minor: i128, rounding: Rounding) -> Result<Amount, QuantityError> {
+        let money = Amount::new(minor.into(), self.digits);
+        match &self.wallets[wallet].unit {
+            Some(unit) => money.div_round(&unit.rate, UNIT_DIGITS, rounding),
+            None => Ok(money),
+        }
+    }
+
     /// Takes so many minor units of a lot, at most what it is worth; of credit units as many as that is, rounded up.
     pub fn take(&mut self, place: usize, minor: i128) -> Result<Taken, QuantityError> {
-        let lot = &self.lots[place];
-        let money = Amount::new(minor.into(), self.digits);
-        let amount = match &self.wallets[lot.wallet].unit {
-            None => money,
-            Some(unit) => least(lot.remaining, money.div_round(&unit.rate, UNIT_DIGITS, Rounding::Up)?),
-        };
+        let wallet = self.lots[place].wallet;
+        let amount = self.amount_of(wallet, minor, Rounding::Up)?;
         let lot = &mut self.lots[place];
+        let amount = if self.wallets[wallet].unit.is_some() { amount.min(lot.remaining) } else { amount };
         lot.remaining = lot.remaining.checked_sub(&amount)?;
         Ok(Taken { lot: place, amount, minor })
     }
@@ -268,7 +272,7 @@ impl Purse {
         for place in 0..self.lots.len() {
             let lot = &self.lots[place];
             if amount.is_positive() && lot.serves(debt, self.as_of) && covers(&self.wallets[lot.wallet]) {
-                let part = least(lot.remaining, amount);
+                let part = lot.remaining.min(amount);
                 if part.is_positive() {
                     taken.push(self.take_amount(place, part)?);
                     amount = amount.checked_sub(&part)?;
@@ -302,8 +306,4 @@ impl Purse {
 pub fn minor_of(money: &Amount, digits: u32, rounding: Rounding) -> Result<i128, QuantityError> {
     let minor = money.round_to(digits, rounding).round(digits)?.minor();
     i128::try_from(minor).map_err(|_| QuantityError::TooLarge)
-}
-
-fn least(a: Amount, b: Amount) -> Amount {
-    if a.cmp(&b) == Ordering::Greater { b } else { a }
 }

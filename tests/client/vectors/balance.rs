@@ -12,59 +12,30 @@
 //!   only is one for fees.
 //! - The real-time balance is what the customer has available in all: a debt that the wallet may not pay is a row of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-
 use postgres::Client;
 use serde_json::{Value, json};
 
-use crate::server::{Server, one, project, quote, rows, run, shown, try_rows};
+use crate::peers::{self, Comparison, Facts};
+use crate::server::{Server, one, quote, rows, run, shown, try_rows};
 
 const KINDS: &[&str] = &["wallet_balance", "wallet_realtime_balance"];
 
-type Facts = BTreeMap<String, String>;
-
 #[test]
 fn wallets() {
-    let file = project().join("../shared/vectors/balance.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        // Not captured as print! is: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the peers' balances, for there is no {}", file.display());
-        return;
-    };
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
-    let cases: Vec<&Value> = cases.iter().filter(|case| KINDS.contains(&text_of(case, "kind"))).collect();
-    let table = std::fs::read_to_string(project().join("tests/vectors/balance.md")).expect("the table");
+    let Some(cases) = peers::cases("balance.json") else { return };
+    let (ours, others): (Vec<&Value>, Vec<&Value>) =
+        cases.iter().partition(|case| KINDS.contains(&text_of(case, "kind")));
     let server = Server::start("balances", &[]);
     let mut client = server.create_database("balances");
-    let (mut wrong, mut agreed, mut listed) = (Vec::new(), 0, BTreeSet::new());
-    for case in &cases {
+    let mut compared = Comparison::by("balance.md").without(|id| others.iter().any(|case| text_of(case, "id") == id));
+    for case in ours {
         let id = text_of(case, "id");
         let (theirs, ours) = differences(&mut client, case);
-        let listing: Vec<Vec<&str>> = table_rows(&table).filter(|row| row[0] == id).collect();
-        listed.extend(listing.iter().map(|row| row[0]));
-        match (listing.as_slice(), theirs == ours) {
-            ([], true) => agreed += 1,
-            ([], false) => wrong.push(format!("| `{id}` | {theirs} | {ours} | |")),
-            (_, true) => wrong.push(format!("{id} is listed, but agrees")),
-            ([row], false) if row[1..] == [&theirs, &ours, row[3]] && !row[3].is_empty() => {}
-            (listing, false) => wrong.push(format!("{id}: the table says {listing:?}, they {theirs} and we {ours}")),
-        }
+        compared.case(id, theirs == ours, &theirs, &ours);
         let whole = rows(&mut client, "SELECT * FROM meterflow.verify_ledger()");
         assert!(whole.is_empty(), "{id}: {whole:?}");
     }
-    let _ =
-        writeln!(std::io::stderr(), "{} wallets of peers: {agreed} agree, {} are listed", cases.len(), listed.len());
-    assert!(wrong.is_empty() && agreed > 0, "tests/vectors/balance.md:\n{}", wrong.join("\n"));
-}
-
-/// Case, what they say, what we say, why. That each is of a case is seen in tests/core.
-fn table_rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
-    table.lines().filter(|line| line.starts_with("| `")).map(|line| {
-        let row: Vec<&str> = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-        assert_eq!(row.len(), 4, "four cells: {line}");
-        row
-    })
+    compared.finish("wallets");
 }
 
 fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -75,35 +46,14 @@ fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What they say and what we say, where it isn't the same.
-fn differences(client: &mut Client, case: &Value) -> (String, String) {
-    let mut theirs = Facts::new();
-    facts(client, "", &case["expected"], &mut theirs);
-    let ours = answer(client, case);
-    let differing: Vec<&String> = theirs.keys().filter(|name| theirs.get(*name) != ours.get(*name)).collect();
-    let shown = |facts: &Facts| {
-        let one = |name: &&String| format!("{name}: {}", facts.get(*name).map_or("nothing", String::as_str));
-        differing.iter().map(one).collect::<Vec<_>>().join("; ")
-    };
-    (shown(&theirs), shown(&ours))
-}
-
-/// Named values; `by_type.free` is the `free` in `by_type`. Numbers as they are shortest.
-fn facts(client: &mut Client, name: &str, value: &Value, into: &mut Facts) {
-    match value {
-        Value::Object(members) => {
-            for (key, value) in members {
-                let inner = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                facts(client, &inner, value, into);
-            }
-        }
-        Value::String(text) if name == "error" => drop(into.insert(name.to_string(), text.clone())),
-        Value::String(text) => {
-            let number = one(client, &format!("SELECT trim_scale({}::numeric)", quote(text)));
-            into.insert(name.to_string(), number);
-        }
-        value => panic!("{name} is {value}"),
-    }
+/// What they say and what we say, where it isn't the same. Numbers as they are shortest.
+fn differences(client: &mut Client, case: &Value) -> (Facts, Facts) {
+    let theirs = Facts::of(&case["expected"], &mut |name, text| match name {
+        "error" => text.to_string(),
+        _ => one(client, &format!("SELECT trim_scale({}::numeric)", quote(text))),
+    });
+    let ours = answer(client, case).asked_by(&theirs);
+    theirs.differing(&ours)
 }
 
 fn answer(client: &mut Client, case: &Value) -> Facts {
@@ -149,11 +99,13 @@ fn answer(client: &mut Client, case: &Value) -> Facts {
                 ("22023", message) if message.contains("must be a number above zero") => "zero_amount".to_string(),
                 (_, message) => message,
             };
-            return Facts::from([("error".to_string(), said)]);
+            let mut refused = Facts::default();
+            refused.add("error", said);
+            return refused;
         }
     }
     use_meters(client, case);
-    let mut ours = Facts::new();
+    let mut ours = Facts::default();
     for (name, sql) in [
         ("balance", "SELECT trim_scale(sum(balance)) FROM meterflow.wallet_balance('customer')"),
         ("credits_balance", "SELECT trim_scale(sum(credits)) FROM meterflow.wallet_balance('customer')"),
@@ -169,7 +121,7 @@ fn answer(client: &mut Client, case: &Value) -> Facts {
         ),
     ] {
         if let Some(number) = rows(client, sql).into_iter().flatten().next().flatten() {
-            ours.insert(name.to_string(), number);
+            ours.add(name, number);
         }
     }
     ours

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use postgres::Client;
 use serde_json::{Map, Value, json};
 
-use super::Facts;
+use crate::peers::Facts;
 use crate::server::{one, quote};
 
 pub struct Case<'a>(pub &'a Value);

@@ -15,25 +15,17 @@
 mod balance;
 mod case;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-
 use postgres::Client;
 use serde_json::{Map, Value, json};
 
 use case::{Case, TIME, array, name_of, shown_time, text_of};
 
-use crate::server::{Server, one, project, quote, rows, run, shown, try_rows};
+use crate::peers::{self, Comparison, Facts};
+use crate::server::{Server, one, quote, rows, run, shown, try_rows};
 
 #[test]
 fn peers() {
-    let file = project().join("../shared/vectors/aggregation.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        // Not captured as print! is: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the peers' cases, for there is no {}", file.display());
-        return;
-    };
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
+    let Some(cases) = peers::cases("aggregation.json") else { return };
     let server = Server::start("vectors", &["meterflow.backdate_window=20000d", "meterflow.hour_rollup_days=0"]);
     let mut client = server.create_database("vectors");
 
@@ -52,103 +44,20 @@ fn peers() {
     for (case, (before, after)) in cases.iter().zip(unfolded.iter().zip(&folded)) {
         assert_eq!(before, after, "{}: another answer after the fold", Case(case).id());
     }
-    compare(&mut client, &cases, &folded);
-}
-
-/// Every case agrees or is listed, and what is listed is so.
-fn compare(client: &mut Client, cases: &[Value], answers: &[Facts]) {
-    let listed = listed();
-    let mut used: BTreeSet<usize> = BTreeSet::new();
-    let mut wrong = Vec::new();
-    let mut agreed = 0;
-    for (case, ours) in cases.iter().zip(answers) {
-        let case = Case(case);
-        let theirs = case.expected(client);
-        let found: Vec<usize> =
-            listed.iter().enumerate().filter(|(_, row)| row.covers(case.id())).map(|(i, _)| i).collect();
-        used.extend(found.iter());
+    let mut compared = Comparison::by("aggregation.md");
+    for (case, ours) in cases.iter().map(Case).zip(&folded) {
+        let theirs = case.expected(&mut client);
         let refused_as_wanted = theirs.0.contains_key("error") && ours.0.contains_key("refused");
-        if refused_as_wanted || theirs == *ours {
-            agreed += 1;
-            if !found.is_empty() {
-                wrong.push(format!("{} is listed, but agrees: {ours}", case.id()));
-            }
-            continue;
-        }
-        match found[..] {
-            [] => wrong.push(format!("| `{}` | {theirs} | {ours} | |", case.id())),
-            [i] if listed[i].says(&theirs, ours) => {}
-            [i] => wrong.push(format!("{}: the table says {:?}, they {theirs} and we {ours}", case.id(), listed[i])),
-            _ => wrong.push(format!("{} is listed {} times", case.id(), found.len())),
-        }
+        compared.case(case.id(), refused_as_wanted || theirs == *ours, &summary(&theirs), &summary(ours));
     }
-    for (i, row) in listed.iter().enumerate().filter(|(i, row)| !used.contains(i) || row.why.is_empty()) {
-        wrong.push(format!("row {} of the table is of no case, or has no reason: {row:?}", i + 1));
-    }
-    let _ = writeln!(
-        std::io::stderr(),
-        "{} cases of peers: {agreed} agree, {} are listed",
-        cases.len(),
-        cases.len() - agreed
-    );
-    assert!(wrong.is_empty(), "tests/vectors/aggregation.md:\n{}", wrong.join("\n"));
+    compared.finish("usages");
 }
 
-/// A row of the table: case (or a pattern that ends with *), what they say, what we say, and why.
-#[derive(Debug)]
-struct Listed {
-    case: String,
-    theirs: String,
-    ours: String,
-    why: String,
-}
-
-impl Listed {
-    fn covers(&self, id: &str) -> bool {
-        match self.case.strip_suffix('*') {
-            Some(start) => id.starts_with(start),
-            None => id == self.case,
-        }
-    }
-
-    /// A pattern's cases differ in what they say; what we say is one thing.
-    fn says(&self, theirs: &Facts, ours: &Facts) -> bool {
-        self.ours == ours.to_string() && (self.case.ends_with('*') || self.theirs == theirs.to_string())
-    }
-}
-
-fn listed() -> Vec<Listed> {
-    let file = project().join("tests/vectors/aggregation.md");
-    let text = std::fs::read_to_string(&file).unwrap_or_default();
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
-    rows.map(|line| {
-        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect();
-        let [case, theirs, ours, why] = cells.try_into().unwrap_or_else(|_| panic!("four cells: {line}"));
-        Listed { case: case.trim_matches('`').to_string(), theirs, ours, why }
-    })
-    .collect()
-}
-
-/// An answer as named values, theirs and ours alike.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Facts(BTreeMap<String, String>);
-
-impl Facts {
-    fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.insert(name.into(), value.into());
-    }
-}
-
-impl std::fmt::Display for Facts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.len() {
-            0 => f.write_str("no rows"),
-            5.. => write!(f, "{} values", self.0.len()),
-            _ => {
-                let facts: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-                f.write_str(&facts.join("; "))
-            }
-        }
+fn summary(answer: &Facts) -> String {
+    match answer.0.len() {
+        0 => "no rows".to_string(),
+        ..5 => answer.to_string(),
+        many => format!("{many} values"),
     }
 }
 

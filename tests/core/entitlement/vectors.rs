@@ -11,14 +11,13 @@
 //! - Usage without a time is used after the grants began. `usage_in_window` of sequential windows is the usage of periods
 //!   that follow each other; what is billed is the overage of each, priced by the price model `per_unit`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::core::pricing::{self, Amount, Model, Usage};
+use crate::peers::{self, Comparison, Facts};
 
 const KINDS: [&str; 9] = [
     "grant_burn_down",
@@ -32,87 +31,15 @@ const KINDS: [&str; 9] = [
     "entitlement_grant_billing",
 ];
 
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
-}
-
 #[test]
 fn peers() {
-    let file = project().join("../shared/vectors/balance.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        // Not captured as print! is: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the peers' quotas, for there is no {}", file.display());
-        return;
-    };
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
-    let cases: Vec<Case<'_>> = cases.iter().map(Case).filter(|case| KINDS.contains(&case.text("kind"))).collect();
-    let listed = listed();
-    let mut used = BTreeSet::new();
-    let mut wrong = Vec::new();
-    let mut agreed = 0;
-    for case in &cases {
+    let Some(cases) = peers::cases("balance.json") else { return };
+    let mut compared = Comparison::by("entitlement.md");
+    for case in cases.iter().map(Case).filter(|case| KINDS.contains(&case.text("kind"))) {
         let (theirs, ours) = case.differences();
-        let rows: Vec<usize> = (0..listed.len()).filter(|row| listed[*row].case == case.text("id")).collect();
-        used.extend(rows.iter().copied());
-        let shown =
-            |facts: &Facts| facts.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ");
-        let (theirs, ours) = (shown(&theirs), shown(&ours));
-        match (rows[..].first(), theirs == ours) {
-            (None, true) => agreed += 1,
-            (Some(_), true) => wrong.push(format!("{} is listed, but agrees", case.text("id"))),
-            (None, false) => wrong.push(format!("| `{}` | {theirs} | {ours} | |", case.text("id"))),
-            (Some(row), false) => {
-                let row = &listed[*row];
-                if rows.len() > 1 || row.theirs != theirs || row.ours != ours {
-                    wrong.push(format!("{}: the table says {row:?}, they {theirs} and we {ours}", case.text("id")));
-                }
-            }
-        }
+        compared.case(case.text("id"), theirs == ours, &theirs, &ours);
     }
-    for (i, row) in listed.iter().enumerate().filter(|(i, row)| !used.contains(i) || row.why.is_empty()) {
-        wrong.push(format!("row {} of the table is of no case, or has no reason: {row:?}", i + 1));
-    }
-    let _ = writeln!(std::io::stderr(), "{} quotas of peers: {agreed} agree, {} are listed", cases.len(), used.len());
-    assert!(wrong.is_empty(), "tests/vectors/entitlement.md:\n{}", wrong.join("\n"));
-    assert!(agreed > 0, "none of {} is of quantities", file.display());
-}
-
-/// A row of the table: the case, what they say, what we say, and why.
-#[derive(Debug)]
-struct Listed {
-    case: String,
-    theirs: String,
-    ours: String,
-    why: String,
-}
-
-fn listed() -> Vec<Listed> {
-    let text = std::fs::read_to_string(project().join("tests/vectors/entitlement.md")).expect("the table");
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
-    rows.map(|line| {
-        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect();
-        let [case, theirs, ours, why] = cells.try_into().unwrap_or_else(|_| panic!("four cells: {line}"));
-        Listed { case: case.trim_matches('`').to_string(), theirs, ours, why }
-    })
-    .collect()
-}
-
-/// Named values; `per_grant.g1` is the `g1` in `per_grant`.
-type Facts = BTreeMap<String, String>;
-
-fn facts(name: &str, value: &Value, into: &mut Facts) {
-    match value {
-        Value::Object(members) => members.iter().for_each(|(key, value)| {
-            let inner = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-            facts(&inner, value, into);
-        }),
-        Value::String(text) => {
-            into.insert(name.to_string(), text.clone());
-        }
-        value => {
-            into.insert(name.to_string(), value.to_string());
-        }
-    }
+    compared.finish("quotas");
 }
 
 struct Case<'a>(&'a Value);
@@ -132,20 +59,12 @@ impl Case<'_> {
 
     /// What they say and what we say, where it isn't the same.
     fn differences(&self) -> (Facts, Facts) {
-        let (mut theirs, mut said, mut ours) = (Facts::new(), Facts::new(), Facts::new());
-        facts("", &self.0["expected"], &mut theirs);
-        facts("", &self.answer(), &mut said);
+        let mut as_it_is = |_: &str, text: &str| text.to_string();
+        let mut theirs = Facts::of(&self.0["expected"], &mut as_it_is);
         // How near is near enough is no fact: we are exact.
-        theirs.remove("tolerance");
-        theirs.retain(|name, value| {
-            let said = said.get(name).cloned().unwrap_or_else(|| "nothing".to_string());
-            let differs = said != *value;
-            if differs {
-                ours.insert(name.clone(), said);
-            }
-            differs
-        });
-        (theirs, ours)
+        theirs.0.remove("tolerance");
+        let ours = Facts::of(&self.answer(), &mut as_it_is).asked_by(&theirs);
+        theirs.differing(&ours)
     }
 
     fn begin(&self) -> i64 {

@@ -16,96 +16,22 @@
 //! - Values that a peer keeps unrounded beside its own (`precise_…`, `rounding_adjustment`) are left out: what they are
 //!   good for, that notes add up, is in the rounded ones.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
 use ethnum::I256;
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::core::currency;
-
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
-}
+use crate::peers::{self, Comparison, Facts};
 
 #[test]
 fn peers() {
-    let file = project().join("../shared/vectors/invoice.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        // Not captured as print! is: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the peers' invoices, for there is no {}", file.display());
-        return;
-    };
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
-    let listed = listed();
-    let mut used = BTreeSet::new();
-    let mut wrong = Vec::new();
-    let mut agreed = 0;
+    let Some(cases) = peers::cases("invoice.json") else { return };
+    let mut compared = Comparison::by("invoice.md");
     for case in cases.iter().map(Case) {
         let (theirs, ours) = case.differences();
-        let rows: Vec<usize> = (0..listed.len()).filter(|row| listed[*row].case == case.text("id")).collect();
-        used.extend(rows.iter().copied());
-        let shown =
-            |facts: &Facts| facts.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ");
-        let (theirs, ours) = (shown(&theirs), shown(&ours));
-        match (rows[..].first(), theirs == ours) {
-            (None, true) => agreed += 1,
-            (Some(_), true) => wrong.push(format!("{} is listed, but agrees", case.text("id"))),
-            (None, false) => wrong.push(format!("| `{}` | {theirs} | {ours} | |", case.text("id"))),
-            (Some(row), false) => {
-                let row = &listed[*row];
-                if rows.len() > 1 || row.theirs != theirs || row.ours != ours {
-                    wrong.push(format!("{}: the table says {row:?}, they {theirs} and we {ours}", case.text("id")));
-                }
-            }
-        }
+        compared.case(case.text("id"), theirs == ours, &theirs, &ours);
     }
-    for (i, row) in listed.iter().enumerate().filter(|(i, row)| !used.contains(i) || row.why.is_empty()) {
-        wrong.push(format!("row {} of the table is of no case, or has no reason: {row:?}", i + 1));
-    }
-    let _ = writeln!(std::io::stderr(), "{} invoices of peers: {agreed} agree, {} are listed", cases.len(), used.len());
-    assert!(wrong.is_empty(), "tests/vectors/invoice.md:\n{}", wrong.join("\n"));
-}
-
-/// A row of the table: the case, what they say, what we say, and why.
-#[derive(Debug)]
-struct Listed {
-    case: String,
-    theirs: String,
-    ours: String,
-    why: String,
-}
-
-fn listed() -> Vec<Listed> {
-    let text = std::fs::read_to_string(project().join("tests/vectors/invoice.md")).expect("the table");
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
-    rows.map(|line| {
-        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect();
-        let [case, theirs, ours, why] = cells.try_into().unwrap_or_else(|_| panic!("four cells: {line}"));
-        Listed { case: case.trim_matches('`').to_string(), theirs, ours, why }
-    })
-    .collect()
-}
-
-/// Named values; `credit_note.tax` is the `tax` in `credit_note`.
-type Facts = BTreeMap<String, String>;
-
-fn facts(name: &str, value: &Value, into: &mut Facts) {
-    let inner = |key: &str| if name.is_empty() { key.to_string() } else { format!("{name}.{key}") };
-    match value {
-        Value::Object(members) => members.iter().for_each(|(key, value)| facts(&inner(key), value, into)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| facts(&inner(&i.to_string()), value, into)),
-        Value::String(text) => {
-            // 17.0 and 17.00 are one number.
-            let value = Amount::parse(text).map_or_else(|_| text.clone(), |number| number.to_string());
-            into.insert(name.to_string(), value);
-        }
-        value => {
-            into.insert(name.to_string(), value.to_string());
-        }
-    }
+    compared.finish("invoices");
 }
 
 /// What a case does with the credit of this kind.
@@ -154,23 +80,16 @@ impl Case<'_> {
 
     /// What they say and what we say, where it isn't the same.
     fn differences(&self) -> (Facts, Facts) {
-        let (mut theirs, mut said) = (Facts::new(), Facts::new());
-        facts("", &self.0["expected"], &mut theirs);
-        facts("", &self.answer(), &mut said);
+        // 17.0 and 17.00 are one number.
+        let mut number =
+            |_: &str, text: &str| Amount::parse(text).map_or_else(|_| text.to_string(), |number| number.to_string());
         let unrounded = |name: &str| {
             name.rsplit('.').next().is_some_and(|name| name.starts_with("precise_") || name == "rounding_adjustment")
         };
-        theirs.retain(|name, _| !unrounded(name));
-        let mut ours = Facts::new();
-        theirs.retain(|name, value| {
-            let said = said.get(name).cloned().unwrap_or_else(|| "nothing".to_string());
-            let differs = said != *value;
-            if differs {
-                ours.insert(name.clone(), said);
-            }
-            differs
-        });
-        (theirs, ours)
+        let mut theirs = Facts::of(&self.0["expected"], &mut number);
+        theirs.0.retain(|name, _| !unrounded(name));
+        let ours = Facts::of(&self.answer(), &mut number).asked_by(&theirs);
+        theirs.differing(&ours)
     }
 
     /// All that we can say of the case.

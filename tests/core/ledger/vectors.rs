@@ -10,67 +10,31 @@
 //! - Of an allocation the unit is the cent: a currency without decimals. `charge` is usage, `subscription` a fee; a tax
 //!   that is given as an amount is a rate that comes to it. A wallet in another currency is not of the invoice.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::core::invoice::{Credit, Draft, Line, LineKind, Tax, compute};
 use crate::core::pricing::Rounding;
+use crate::peers::{self, Comparison, Facts};
 
 const KINDS: &[&str] = &["wallet_burn_down", "wallet_allocation"];
 
+/// The others of the table are of tests/client/vectors/balance.rs.
+const KINDS_OF_VERBS: &[&str] = &["wallet_balance", "wallet_realtime_balance"];
+
 #[test]
 fn peers() {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = project.join("../shared/vectors/balance.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        // Not captured as print! is: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the peers' wallets, for there is no {}", file.display());
-        return;
+    let Some(cases) = peers::cases("balance.json") else { return };
+    let of = |kinds: &[&str]| -> Vec<&Value> {
+        cases.iter().filter(|case| kinds.contains(&text_of(case, "kind"))).collect()
     };
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
-    let table = std::fs::read_to_string(project.join("tests/vectors/balance.md")).expect("the table");
-    let (mut wrong, mut agreed, mut listed) = (Vec::new(), 0, BTreeSet::new());
-    for case in cases.iter().filter(|case| KINDS.contains(&text_of(case, "kind"))) {
+    let others = of(KINDS_OF_VERBS);
+    let mut compared = Comparison::by("balance.md").without(|id| others.iter().any(|case| text_of(case, "id") == id));
+    for case in of(KINDS) {
         let (theirs, ours) = differences(case);
-        let rows: Vec<Vec<&str>> = rows(&table).filter(|row| row[0] == text_of(case, "id")).collect();
-        listed.extend(rows.iter().map(|row| row[0]));
-        match (rows.as_slice(), theirs == ours) {
-            ([], true) => agreed += 1,
-            ([], false) => wrong.push(format!("| `{}` | {theirs} | {ours} | |", text_of(case, "id"))),
-            (_, true) => wrong.push(format!("{} is listed, but agrees", text_of(case, "id"))),
-            ([row], false) if row[1..] == [&theirs, &ours, row[3]] && !row[3].is_empty() => {}
-            (rows, false) => {
-                wrong.push(format!("{}: the table says {rows:?}, they {theirs} and we {ours}", text_of(case, "id")))
-            }
-        }
+        compared.case(text_of(case, "id"), theirs == ours, &theirs, &ours);
     }
-    let ids: Vec<&str> = cases
-        .iter()
-        .filter(|case| text_of(case, "kind").starts_with("wallet_"))
-        .map(|case| text_of(case, "id"))
-        .collect();
-    wrong.extend(
-        rows(&table).filter(|row| !ids.contains(&row[0])).map(|row| format!("the row of {} is of no case", row[0])),
-    );
-    let _ = writeln!(
-        std::io::stderr(),
-        "wallets of peers, burned and allocated: {agreed} agree, {} are listed",
-        listed.len()
-    );
-    assert!(wrong.is_empty() && agreed > 0, "tests/vectors/balance.md:\n{}", wrong.join("\n"));
-}
-
-/// Case, what they say, what we say, why.
-fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
-    table.lines().filter(|line| line.starts_with("| `")).map(|line| {
-        let row: Vec<&str> = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-        assert_eq!(row.len(), 4, "four cells: {line}");
-        row
-    })
+    compared.finish("wallets, burned and allocated,");
 }
 
 fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -82,39 +46,20 @@ fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
 }
 
 /// What they say and what we say, where it isn't the same.
-fn differences(case: &Value) -> (String, String) {
+fn differences(case: &Value) -> (Facts, Facts) {
     let answer = match text_of(case, "kind") {
         "wallet_burn_down" => burned(case),
         _ => allocated(case),
     };
-    let (mut theirs, mut ours) = (BTreeMap::new(), BTreeMap::new());
-    facts("", &case["expected"], &mut theirs);
-    facts("", &answer, &mut ours);
-    // What it is not asked for is left out; that something is spent that they don't know of is not.
-    ours.retain(|name, _| {
-        theirs.contains_key(name) || case["expected"]["from"].is_object() && name.starts_with("from")
-    });
-    let names: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
-    let differing: Vec<&String> = names.into_iter().filter(|name| theirs.get(*name) != ours.get(*name)).collect();
-    let shown = |facts: &BTreeMap<String, String>| {
-        let one = |name: &&String| format!("{name}: {}", facts.get(*name).map_or("nothing", String::as_str));
-        differing.iter().map(one).collect::<Vec<_>>().join("; ")
+    let mut shortest = |_: &str, text: &str| {
+        Amount::parse(text).map_or_else(|_| text.to_string(), |number| number.shortest().to_string())
     };
-    (shown(&theirs), shown(&ours))
-}
-
-/// Named values; `from.w1` is the `w1` in `from`.
-fn facts(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
-    let inner = |key: &str| if name.is_empty() { key.to_string() } else { format!("{name}.{key}") };
-    match value {
-        Value::Object(members) => members.iter().for_each(|(key, value)| facts(&inner(key), value, into)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| facts(&inner(&i.to_string()), value, into)),
-        Value::String(text) => {
-            let value = Amount::parse(text).map_or_else(|_| text.clone(), |number| number.shortest().to_string());
-            into.insert(name.to_string(), value);
-        }
-        value => panic!("{name} is {value}"),
-    }
+    let theirs = Facts::of(&case["expected"], &mut shortest);
+    let mut ours = Facts::of(&answer, &mut shortest);
+    // What it is not asked for is left out; that something is spent that they don't know of is not.
+    let spent = case["expected"]["from"].is_object();
+    ours.0.retain(|name, _| theirs.0.contains_key(name) || spent && name.starts_with("from"));
+    theirs.differing(&ours)
 }
 
 fn burned(case: &Value) -> Value {

@@ -16,74 +16,21 @@
 //!   bound before. Its groups and filters are a matrix. Cents carried by events have a multiplier of 0.01.
 //! - flexprice's window commitment is a bucketed price with a commitment; its hours are a dimension of the buckets.
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
 use crate::core::currency;
 use crate::core::pricing::{Amount, Before, Model, PeriodUsage, Silent, Step, UnitPrice, price_rest, price_with};
+use crate::peers::{self, Comparison};
 
 #[test]
 fn peers() {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = project.join("../shared/vectors/pricing.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        // Not captured as print! is: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the peers' prices, for there is no {}", file.display());
-        return;
-    };
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
-    let table = std::fs::read_to_string(project.join("tests/vectors/pricing.md")).unwrap_or_default();
-    let listed: Vec<Listed> = table.lines().filter(|line| line.starts_with("| `")).map(Listed::read).collect();
-
-    let (mut agreed, mut wrong, mut used) = (0, Vec::new(), BTreeSet::new());
-    for case in &cases {
-        let case = Case(case);
+    let Some(cases) = peers::cases("pricing.json") else { return };
+    let mut compared = Comparison::by("pricing.md");
+    for case in cases.iter().map(Case) {
         let (theirs, ours) = case.answers();
-        let rows: Vec<usize> = (0..listed.len()).filter(|&i| listed[i].covers(case.id())).collect();
-        used.extend(rows.iter().copied());
-        match (theirs == ours, &rows[..]) {
-            (true, []) => agreed += 1,
-            (true, _) => wrong.push(format!("{} is listed, but agrees: {ours}", case.id())),
-            (false, []) => wrong.push(format!("| `{}` | {theirs} | {ours} | |", case.id())),
-            (false, &[i]) if listed[i].says(&theirs, &ours) => {}
-            (false, _) => wrong.push(format!("{}: they {theirs}, we {ours}; listed: {rows:?}", case.id())),
-        }
+        compared.case(case.id(), theirs == ours, &theirs, &ours);
     }
-    for (i, row) in listed.iter().enumerate().filter(|(i, row)| !used.contains(i) || row.why.is_empty()) {
-        wrong.push(format!("row {} of the table is of no case, or has no reason: {row:?}", i + 1));
-    }
-    let count = cases.len();
-    let _ = writeln!(std::io::stderr(), "{count} prices of peers: {agreed} agree, {} are listed", count - agreed);
-    assert!(wrong.is_empty(), "tests/vectors/pricing.md:\n{}", wrong.join("\n"));
-}
-
-/// A row of the table: case (or a pattern that ends with *), what they say, what we say, and why.
-#[derive(Debug)]
-struct Listed {
-    case: String,
-    theirs: String,
-    ours: String,
-    why: String,
-}
-
-impl Listed {
-    fn read(line: &str) -> Listed {
-        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect();
-        let [case, theirs, ours, why] = cells.try_into().unwrap_or_else(|_| panic!("four cells: {line}"));
-        Listed { case: case.trim_matches('`').to_string(), theirs, ours, why }
-    }
-
-    fn covers(&self, id: &str) -> bool {
-        self.case.strip_suffix('*').map_or(self.case == id, |start| id.starts_with(start))
-    }
-
-    /// A pattern's cases differ in what they say; what we say is one thing.
-    fn says(&self, theirs: &str, ours: &str) -> bool {
-        self.ours == ours && (self.case.ends_with('*') || self.theirs == theirs)
-    }
+    compared.finish("prices");
 }
 
 struct Case<'a>(&'a Value);

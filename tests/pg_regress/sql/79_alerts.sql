@@ -161,6 +161,13 @@ CALL meterflow.run_billing(now() + interval '2 months');
 SELECT customer_id, kind, payload - '{invoice_id,due_at}'::text[] AS payload FROM pg_temp.said() WHERE kind NOT IN ('low_balance', 'limit_reached') ORDER BY 1;
 SELECT customer_id, payload FROM pg_temp.work() WHERE payload->>'alert' = 'spend';
 
+-- A batch of debits tells of those whose credit it changed: not of one it refused, nor of one debited before.
+INSERT INTO meterflow.outbox_consumers (name, notify, kinds) VALUES ('b', false, '{wallet_balance_changed}');
+SELECT ordinal, code FROM meterflow.debit_rows('{bolt,acme}', '{0.01,1}', 'USD', '{b 1,b 2}');
+SELECT customer_id, kind FROM pg_temp.said() WHERE kind = 'wallet_balance_changed';
+SELECT ordinal, code FROM meterflow.debit_rows('{bolt,acme}', '{0.01,1}', 'USD', '{b 1,b 2}');
+SELECT customer_id, kind FROM pg_temp.said();
+
 -- One that can't be computed does not stop the others, nor the write: it is written down, and tried again.
 BEGIN;
 UPDATE meterflow.alerts SET warning = 1, critical = 2 WHERE tenant_id = 'alerts' AND key = 'calls';
