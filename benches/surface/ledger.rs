@@ -12,7 +12,7 @@ use postgres::{Client, Statement};
 use crate::doors::Door;
 use crate::machine::{self, Cpu, Machine};
 use crate::race::median;
-use crate::reads::{self, Calls};
+use crate::reads::{self, Asker, Calls};
 use crate::server::{self, Result, grouped};
 use crate::workload::{self, Rng};
 use crate::{CUSTOMERS, DATABASE};
@@ -396,15 +396,15 @@ fn balances(plan: &Plan) -> Result<()> {
     let floor = client.prepare("SELECT $1::text")?;
     let balance = client.prepare("SELECT available::text FROM meterflow.wallet_balance($1, 'USD')")?;
     let mut calls: Vec<Calls> = (0..=BEHIND.len()).map(|_| Calls::default()).collect();
-    let backend: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    let mut asker = Asker::of(&mut client)?;
     let (stop, sent, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     thread::scope(|scope| -> Result<()> {
         let ingest = |seed| reads::background(seed, &[Door::Json], &stop, &sent);
         let threads: Vec<_> = (0..reads::BACKGROUND_SESSIONS).map(|n| scope.spawn(move || ingest(n))).collect();
-        let asked = (0..plan.calls).try_for_each(|_| -> Result<()> {
-            calls[0].measure(backend, || Ok(client.query_one(&floor, &[&"floor"]).map(|_| ())?))?;
+        let asked = asker.ask(plan.calls, |asker, _| {
+            calls[0].measure(asker, || Ok(client.query_one(&floor, &[&"floor"]).map(|_| ())?))?;
             for ((name, _), calls) in BEHIND.iter().zip(&mut calls[1..]) {
-                calls.measure(backend, || Ok(client.query_one(&balance, &[name]).map(|_| ())?))?;
+                calls.measure(asker, || Ok(client.query_one(&balance, &[name]).map(|_| ())?))?;
             }
             Ok(())
         });
@@ -418,13 +418,16 @@ fn balances(plan: &Plan) -> Result<()> {
         reads::BACKGROUND_SESSIONS,
         grouped(sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()),
     );
-    println!("{:38} {:>8} {:>8} {:>8} {:>8}", "Milliseconds a call", "p50", "p99", "CPU p50", "CPU p99");
+    print!("{:38}", "Milliseconds a call");
+    reads::HEAD.iter().for_each(|head| print!(" {head:>8}"));
+    println!();
     let names = std::iter::once("SELECT 1, the round trip alone").chain(BEHIND.iter().map(|(name, _)| *name));
     for (name, calls) in names.zip(&calls) {
         print!("  {name:36}");
         calls.figures().iter().for_each(|figure| print!(" {figure:>8.3}"));
         println!();
     }
+    println!("{}", reads::LEGEND);
     drop(client);
     server::drop_database(DATABASE)
 }
