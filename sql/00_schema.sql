@@ -3,7 +3,6 @@
 
 CREATE FUNCTION meterflow.current_tenant() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 RETURN coalesce(nullif(current_setting('meterflow.tenant', true), ''), 'default');
 COMMENT ON FUNCTION meterflow.current_tenant() IS
   'Tenant of this session: the setting meterflow.tenant, ''default'' when unset.';

@@ -141,7 +141,6 @@ CREATE FUNCTION meterflow.ingest_rows(transaction_ids text[], customer_ids text[
                                       sources text[] DEFAULT NULL, tenant_id text DEFAULT NULL)
 RETURNS TABLE (accepted integer, duplicates integer, failed jsonb)
 LANGUAGE sql VOLATILE ROWS 1 PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT * FROM meterflow.ingest_text_rows(transaction_ids, customer_ids, event_names, timestamps, properties::text[], sources, tenant_id);
 END;

@@ -109,7 +109,6 @@ COMMENT ON TABLE meterflow.dirty_ranges IS 'Buckets to rebuild from raw events: 
 CREATE FUNCTION meterflow.mark_dirty(tenant_id text, meter_id integer, customer_id text,
                                      from_time timestamptz, to_time timestamptz, batch bigint) RETURNS void
 LANGUAGE sql VOLATILE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   INSERT INTO meterflow.dirty_ranges (tenant_id, meter_id, customer_id, from_time, to_time, batch)
   SELECT mark_dirty.tenant_id, mark_dirty.meter_id, mark_dirty.customer_id, lo, hi, mark_dirty.batch

@@ -102,7 +102,6 @@ END $$;
 
 CREATE FUNCTION meterflow.meter_definition(m meterflow.meters) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 RETURN jsonb_build_array(m.event_name, m.aggregation, m.property, m.filters, m.dimensions, m.multiplier, m.percentile,
                          m.bucket_size, m.approximate);
 COMMENT ON FUNCTION meterflow.meter_definition(meterflow.meters) IS 'The part of a meter whose change makes a new version.';

@@ -108,7 +108,6 @@ CREATE TRIGGER check_timezone BEFORE INSERT OR UPDATE OF timezone ON meterflow.c
 -- Whether rows come from a dump: every one turns row_security off. They may come before what they name.
 CREATE FUNCTION meterflow.is_restoring() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 RETURN current_setting('row_security') = 'off';
 COMMENT ON FUNCTION meterflow.is_restoring() IS 'Internal: whether this session restores a dump.';
 

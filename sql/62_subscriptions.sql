@@ -187,7 +187,6 @@ CREATE TRIGGER subscriptions_after AFTER INSERT ON meterflow.subscriptions
 CREATE FUNCTION meterflow.current_period(subscription_id bigint, at timestamptz DEFAULT now(),
                                          OUT period_start timestamptz, OUT period_end timestamptz)
 LANGUAGE sql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT greatest(b.period_start, s.starts_at, i.anchor_start), least(b.period_end, s.ends_at, i.anchor_end)
     FROM meterflow.subscriptions AS s
@@ -214,7 +213,6 @@ COMMENT ON FUNCTION meterflow.current_period(bigint, timestamptz) IS
 
 CREATE FUNCTION meterflow.subscription_status(subscription_id bigint, at timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT CASE WHEN subscription_status.at < s.starts_at THEN 'scheduled'
               WHEN subscription_status.at >= s.ends_at THEN 'ended'

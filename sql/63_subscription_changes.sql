@@ -104,7 +104,6 @@ COMMENT ON FUNCTION meterflow.replace_item(bigint, timestamptz, text, integer, j
 
 CREATE FUNCTION meterflow.base_item(subscription_id bigint, at timestamptz) RETURNS bigint
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT i.id FROM meterflow.subscription_items AS i
    WHERE i.tenant_id = meterflow.current_tenant() AND i.subscription_id = base_item.subscription_id AND NOT i.add_on

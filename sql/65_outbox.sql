@@ -48,7 +48,6 @@ COMMENT ON TRIGGER refuse_change ON meterflow.outbox IS 'Messages are as they we
 
 CREATE FUNCTION meterflow.outbox_kinds() RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 RETURN '{usage_updated,wallet_balance_changed,low_balance,limit_reached,invoice_finalized,grant_expiring,top_up_requested}'::text[];
 COMMENT ON FUNCTION meterflow.outbox_kinds() IS 'The kinds of messages that there are.';
 
@@ -387,7 +386,6 @@ COMMENT ON FUNCTION meterflow.trim_outbox(integer) IS 'Drops messages that are o
 
 CREATE FUNCTION meterflow.outbox_waiting() RETURNS TABLE (tenant_id text, consumer text, since timestamptz)
 LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 5
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT c.tenant_id, c.name, o.created_at
     FROM meterflow.outbox_consumers AS c,

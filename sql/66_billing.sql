@@ -53,7 +53,6 @@ COMMENT ON FUNCTION meterflow.preview_invoice_rows(bigint, text, text, timestamp
 CREATE FUNCTION meterflow.preview_invoice(subscription_id bigint, at timestamptz DEFAULT NULL)
 RETURNS SETOF meterflow.invoice_lines
 LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT l.*
     FROM meterflow.subscriptions AS s
@@ -91,7 +90,6 @@ COMMENT ON FUNCTION meterflow.preview_plan_change(bigint, text, text, timestampt
 CREATE FUNCTION meterflow.preview_plan(plan_key text, usage jsonb DEFAULT '{}', quantities jsonb DEFAULT '{}', plan_version integer DEFAULT NULL, at timestamptz DEFAULT now())
 RETURNS TABLE (price_id bigint, price_key text, meter_key text, quantity numeric, unrounded numeric, amount numeric, currency text)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT r.id, r.key, r.meter_key, (q.usage->>'quantity')::numeric, c.unrounded, round(c.unrounded, meterflow.currency_digits(p.currency)), p.currency
     FROM (SELECT l.*, coalesce(u.rate, 1) AS rate FROM meterflow.plans AS l LEFT JOIN meterflow.credit_units AS u ON (u.tenant_id, u.key) = (l.tenant_id, l.credit_unit)
@@ -109,11 +107,11 @@ END;
 COMMENT ON FUNCTION meterflow.preview_plan(text, jsonb, jsonb, integer, timestamptz) IS
   'What a whole period of a plan costs for given usage by meter, {"tokens": 120000} or as price_usage() takes it, {"tokens": {"groups": [...]}}, and quantities by price, {"seat": 5}.';
 
+-- Inlined where it is asked: each part of a balance is.
 CREATE FUNCTION meterflow.open_account_credits(payer text, in_currency text)
 RETURNS TABLE (id bigint, created_at timestamptz, left_over numeric)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5
-SET search_path = pg_catalog, pg_temp
-AS $$
+BEGIN ATOMIC
   SELECT c.* FROM (
     SELECT a.id, a.created_at, a.amount - coalesce((
              SELECT sum(u.amount) FROM meterflow.invoice_credits AS u JOIN meterflow.invoices AS i ON i.tenant_id = u.tenant_id AND i.id = u.invoice_id
@@ -121,8 +119,8 @@ AS $$
       FROM meterflow.account_credits AS a
      WHERE a.tenant_id = meterflow.current_tenant() AND a.customer_id = payer AND a.currency = in_currency
        AND NOT (a.source = 'invoice' AND EXISTS (SELECT FROM meterflow.invoices AS i WHERE i.tenant_id = a.tenant_id AND i.id = a.source_id AND i.status = 'void'))) AS c
-   WHERE c.left_over > 0
-$$;
+   WHERE c.left_over > 0;
+END;
 COMMENT ON FUNCTION meterflow.open_account_credits(text, text) IS 'What is left of a customer''s account_credits: of credit notes, overpayments, and invoices below zero.';
 
 CREATE FUNCTION meterflow.make_invoice(payer text, currency text, bill_at timestamptz, progressive bigint, finalize boolean, issued_at timestamptz, idempotency_key text, replaces bigint) RETURNS bigint
@@ -133,7 +131,6 @@ COMMENT ON FUNCTION meterflow.make_invoice(text, text, timestamptz, bigint, bool
 -- {seq}, {seq:6}, {year}, {month} of a format.
 CREATE FUNCTION meterflow.format_number(format text, seq bigint, at timestamptz) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT replace(replace(replace(regexp_replace(format, '\{seq:[1-9]\}',
            CASE WHEN length(seq::text) >= w.width THEN seq::text ELSE lpad(seq::text, w.width, '0') END), '{seq}', seq::text),
@@ -296,7 +293,6 @@ COMMENT ON FUNCTION meterflow.reproduce_lines(bigint) IS 'Internal: reproduce_in
 CREATE FUNCTION meterflow.reproduce_invoice(invoice_id bigint)
 RETURNS TABLE (line integer, description text, quantity numeric, reproduced_quantity numeric, due_amount numeric, reproduced_amount numeric, equal boolean)
 LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT r.line, l.description, r.quantity::numeric, r.reproduced_quantity::numeric, r.due_amount::numeric, r.reproduced_amount::numeric,
          r.quantity::numeric = r.reproduced_quantity::numeric AND r.due_amount::numeric = r.reproduced_amount::numeric

@@ -4,7 +4,6 @@ CREATE FUNCTION meterflow.wallet_history(customer_id text, currency text, from_t
 RETURNS TABLE (effective_at timestamptz, known_at timestamptz, wallet_id bigint, grant_id bigint, kind text, amount numeric, worth numeric, grant_balance numeric, wallet_balance numeric,
                transaction_id bigint, reverses bigint, account text, invoice_id bigint, hold_id bigint, description text)
 LANGUAGE sql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH ledger AS (
     SELECT e.effective_at, e.created_at AS known_at, e.wallet_id, e.grant_id, t.kind, e.amount, e.worth, e.transaction_id, e.entry, t.reverses, e.account, t.invoice_id, t.hold_id, t.description
@@ -44,7 +43,6 @@ COMMENT ON FUNCTION meterflow.wallet_history(text, text, timestamptz, timestampt
 CREATE FUNCTION meterflow.ledger_balance(customer_id text, currency text, as_of timestamptz, known_at timestamptz DEFAULT NULL)
 RETURNS TABLE (wallet_id bigint, grant_id bigint, kind text, effective_at timestamptz, expires_at timestamptz, amount numeric, remaining numeric, live boolean)
 LANGUAGE sql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT e.wallet_id, e.grant_id, g.kind, g.effective_at, g.expires_at, g.amount, sum(e.amount),
          coalesce(g.effective_at <= ledger_balance.as_of AND ledger_balance.as_of < g.expires_at, true)

@@ -248,7 +248,6 @@ COMMENT ON FUNCTION meterflow.evaluate_alert(meterflow.alerts, text, boolean) IS
 
 CREATE FUNCTION meterflow.alerts_of(customer text, what text) RETURNS SETOF meterflow.alerts
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 1
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT a.* FROM meterflow.alerts AS a WHERE a.tenant_id = meterflow.current_tenant() AND a.what = alerts_of.what AND a.customer_id = customer AND a.enabled
   UNION ALL
@@ -323,7 +322,6 @@ COMMENT ON FUNCTION meterflow.evaluate_alerts(text, boolean) IS
 
 CREATE FUNCTION meterflow.queue_alerts(tenant text, customer text) RETURNS void
 LANGUAGE sql VOLATILE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   INSERT INTO meterflow.alert_queue (tenant_id, customer_id)
   SELECT queue_alerts.tenant, queue_alerts.customer
@@ -334,7 +332,6 @@ COMMENT ON FUNCTION meterflow.queue_alerts(text, text) IS 'Internal: has a custo
 
 CREATE FUNCTION meterflow.usage_is_watched() RETURNS boolean
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 RETURN EXISTS (SELECT FROM meterflow.alerts AS a WHERE a.enabled)
     OR EXISTS (SELECT FROM meterflow.top_up_rules AS r WHERE r.enabled)
     OR EXISTS (SELECT FROM meterflow.outbox_consumers AS c WHERE c.kinds IS NULL OR 'usage_updated' = ANY (c.kinds));

@@ -176,7 +176,6 @@ COMMENT ON FUNCTION meterflow.fence_holders() IS
 CREATE FUNCTION meterflow.verify(meter_key text DEFAULT NULL, start_time timestamptz DEFAULT '-infinity', end_time timestamptz DEFAULT 'infinity')
 RETURNS TABLE (problem text, meter_key text, customer_id text, group_key text, grain text, bucket timestamptz, expected text, found text)
 LANGUAGE sql STABLE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT u.problem, u.meter_key, u.customer_id, u.group_key, u.grain, u.bucket, u.expected, u.found
     FROM meterflow.verify_usage($1, $2, $3) AS u

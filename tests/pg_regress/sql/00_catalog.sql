@@ -13,11 +13,11 @@ SELECT obj_description(oid, 'pg_extension') IS NOT NULL AS extension_has_one FRO
 -- All there is lives in the schema of the extension.
 SELECT type, identity FROM members WHERE schema <> 'meterflow' AND type <> 'schema' OR schema IS NULL AND type NOT IN ('schema', 'cast', 'trigger', 'default value');
 
--- Functions in SQL and PL/pgSQL without a search_path of their own: only those that are inlined, whose bodies are bound
--- when they are made; and procedures that commit, which set it in each transaction.
-SELECT p.oid::regprocedure AS inlined, l.lanname, p.prosqlbody IS NOT NULL AS bound
+-- Functions in SQL and PL/pgSQL have a search_path of their own, or a body that was bound when they were made: that needs
+-- none, and with one the planner could not inline it. Procedures that commit set it in each transaction.
+SELECT p.oid::regprocedure AS function, l.lanname, p.prosqlbody IS NOT NULL AS bound
   FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang JOIN members AS m ON (m.classid, m.objid) = ('pg_proc'::regclass, p.oid)
- WHERE l.lanname IN ('sql', 'plpgsql') AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS c WHERE c LIKE 'search\_path=%')
+ WHERE l.lanname IN ('sql', 'plpgsql') AND EXISTS (SELECT FROM unnest(p.proconfig) AS c WHERE c LIKE 'search\_path=%') = (p.prosqlbody IS NOT NULL)
    AND NOT (p.prokind = 'p' AND p.prosrc LIKE '%pg_catalog.set_config(''search_path'', ''pg_catalog, pg_temp'', true)%')
  ORDER BY p.oid::regprocedure::text COLLATE "C";
 SELECT p.oid::regprocedure AS with_another_path FROM pg_proc AS p, unnest(p.proconfig) AS c
