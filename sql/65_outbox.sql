@@ -118,6 +118,14 @@ CREATE TRIGGER check_consumer BEFORE INSERT OR UPDATE OF tenant_id, name, kinds 
   FOR EACH ROW EXECUTE FUNCTION meterflow.check_consumer();
 COMMENT ON TRIGGER check_consumer ON meterflow.outbox_consumers IS 'Explains what is wrong with a consumer.';
 
+-- Whether anybody waits for credit to change is asked by every verb that changes it: each session keeps the answer.
+CREATE FUNCTION meterflow.announce_change() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'announce_change';
+COMMENT ON FUNCTION meterflow.announce_change() IS 'Trigger: sessions that keep something of the table look again.';
+CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE OF tenant_id, kinds ON meterflow.outbox_consumers
+  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.announce_change();
+COMMENT ON TRIGGER announce_change ON meterflow.outbox_consumers IS 'Verbs of credit keep whether anybody waits for messages.';
+
 CREATE FUNCTION meterflow.outbox_fence() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_fence_wrapper';
 COMMENT ON FUNCTION meterflow.outbox_fence() IS 'Internal: what a transaction calls before it writes a message.';

@@ -10,7 +10,7 @@ use crate::core::ledger::{Limit, Lot, Purse, Source, Taken, Totals, Unit, Wallet
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
 use crate::pg::scan::{Is, Reader, Term, Value};
-use crate::pg::spi::{self, Row, See};
+use crate::pg::spi::{self, Row, See, Tid};
 use crate::rating::no_money;
 
 use super::{stored, tables, too_large};
@@ -32,6 +32,9 @@ pub struct Account {
     pub owes: bool,
     /// It is as it was at a time of the past.
     pub past: bool,
+    /// Where its totals and its dated grants were read: whoever changes them need not look for them again.
+    pub(super) totals_at: Option<Tid>,
+    pub(super) grants_at: Vec<(i64, Tid)>,
 }
 
 /// Money set aside for a meter, or for anything.
@@ -150,7 +153,9 @@ impl Books {
             (2, Is::Equal, Value::Text(currency)),
         ];
         let mut totals = Totals::default();
+        let (mut totals_at, mut grants_at) = (None, Vec::new());
         self.totals.rows(&who, |row| {
+            totals_at = row.tid();
             totals = serde_json::from_slice(&row.bytes(0)?)
                 .map_err(|error| Fail::corrupt(format!("the totals of customer \"{customer}\": {error}")))?;
             Ok(())
@@ -172,8 +177,10 @@ impl Books {
                 recurring.push(wallet.id);
             }
             self.dated.rows(&[of[0], of[1], (2, Is::Above, Value::Time(since))], |row| {
+                let id = row.int8(0)?;
+                grants_at.extend(row.tid().map(|tid| (id, tid)));
                 purse.lots.push(Lot {
-                    source: Source::Grant(row.int8(0)?),
+                    source: Source::Grant(id),
                     wallet: place,
                     priority: row.int4(3)?,
                     promotional: row.bytes(1)?.text() == "promotional",
@@ -210,6 +217,8 @@ impl Books {
             expired_holds: false,
             owes: self.owes(tenant, customer)?,
             past: false,
+            totals_at,
+            grants_at,
         };
         for wallet in recurring {
             for due in account.due(wallet, since)? {
@@ -353,6 +362,7 @@ impl Account {
             purse,
             held: Vec::new(),
             aside: Vec::new(),
+            grants_at: Vec::new(),
             ..*self
         }
     }

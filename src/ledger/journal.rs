@@ -12,7 +12,7 @@ use crate::pg::datum::sha256;
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
-use crate::pg::spi::Row;
+use crate::pg::spi::{Row, Tid};
 
 use super::account::Account;
 use super::{stored, tables, too_large};
@@ -108,10 +108,10 @@ pub(super) struct NewGrant {
     pub(super) origin: Option<Origin>,
 }
 
-/// Lasting grants of one wallet, priority and kind, as they are before this journal.
+/// Lasting grants of one wallet, priority and kind, as they are before this journal: what is left, and where it was read.
 #[derive(Default)]
 struct Queue {
-    grants: Vec<(i64, Amount)>,
+    grants: Vec<(i64, Amount, Option<Tid>)>,
     next: usize,
     at_end: bool,
 }
@@ -125,6 +125,8 @@ pub struct Journal {
     pub(super) grants: Vec<NewGrant>,
     /// What has been taken of grants (below zero: given back).
     pub(super) taken: BTreeMap<i64, Amount>,
+    /// Where lasting ones of these were read.
+    pub(super) grants_at: Vec<(i64, Tid)>,
     queues: FxHashMap<(i64, i32, bool), Queue>,
     /// What finds them, once it is needed.
     lasting: Option<Reader>,
@@ -139,6 +141,7 @@ impl Journal {
             entries: Vec::new(),
             grants: Vec::new(),
             taken: BTreeMap::new(),
+            grants_at: Vec::new(),
             queues: FxHashMap::default(),
             lasting: None,
         }
@@ -344,7 +347,7 @@ impl Journal {
         let queue = self.queues.entry((wallet, life.priority, life.promotional)).or_default();
         let mut parts = Vec::new();
         while amount.is_positive() {
-            let Some((id, remaining)) = queue.grants.get(queue.next).copied() else {
+            let Some((id, remaining, read_at)) = queue.grants.get(queue.next).copied() else {
                 if queue.at_end {
                     return Err(Fail::corrupt(format!("wallet {wallet} has less credit than its totals say"))
                         .detail(format!("{amount} is missing.")));
@@ -361,7 +364,7 @@ impl Journal {
                 lasting.until(&terms, |row| {
                     passed += 1;
                     if passed > fetched {
-                        queue.grants.push((row.int8(0)?, stored(row, 1)?));
+                        queue.grants.push((row.int8(0)?, stored(row, 1)?, row.tid()));
                     }
                     Ok(if passed < fetched + limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
                 })?;
@@ -374,6 +377,7 @@ impl Journal {
             if part.is_positive() {
                 // What this call takes is in `taken` only once its entry has been made: one part a grant and call.
                 parts.push((id, part));
+                self.grants_at.extend(read_at.map(|tid| (id, tid)));
                 amount = amount.checked_sub(&part).map_err(too_large)?;
             }
             if amount.is_positive() || part == left {

@@ -92,7 +92,7 @@ pub static UNPAID: Table = Table {
     name: "invoices",
     parts: &[("invoices", "invoices_open_idx")],
     key: &["tenant_id", "customer_id"],
-    columns: &["id"],
+    columns: &["currency", "amount_due", "amount_paid", "amount_offset"],
     only: Some("status = 'finalized'"),
     ..Table::PLAIN
 };

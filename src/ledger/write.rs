@@ -8,6 +8,8 @@ use crate::pg::error::{Fail, Outcome, SqlState, or_if_taken};
 use crate::pg::numeric::{NumericIn, NumericOut};
 use crate::pg::scan::Value;
 use crate::pg::session;
+use crate::pg::spi::Tid;
+use crate::pg::write::At;
 
 use super::account::Account;
 use super::journal::{Journal, kind};
@@ -20,8 +22,8 @@ impl Journal {
         self.write_transactions()?;
         self.write_entries()?;
         let taken = self.write_grants()?;
-        self.write_taken(&taken)?;
         let accounts: Vec<&Account> = accounts.into_iter().collect();
+        self.write_taken(&taken, &accounts)?;
         let mut totals = Vec::with_capacity(accounts.len());
         for account in &accounts {
             let json = serde_json::to_string(&account.totals)
@@ -29,8 +31,8 @@ impl Journal {
             totals.push((account, json));
         }
         let rows = totals.iter().map(|(account, json)| {
-            let who = [Value::Text(&self.tenant), Value::Text(&account.customer), Value::Text(&account.currency)];
-            (who, json.as_str())
+            let key = [Value::Text(&self.tenant), Value::Text(&account.customer), Value::Text(&account.currency)];
+            (At { key, read_at: account.totals_at }, json.as_str())
         });
         let changed = tables::WRITE_TOTALS.update(&["totals"], rows, |json, _| Ok([Cell::Text(json)]))?;
         if changed != totals.len() as u64 {
@@ -143,11 +145,16 @@ impl Journal {
         Ok(taken)
     }
 
-    fn write_taken(&self, taken: &BTreeMap<i64, Amount>) -> Outcome<()> {
+    fn write_taken(&self, taken: &BTreeMap<i64, Amount>, accounts: &[&Account]) -> Outcome<()> {
         if taken.is_empty() {
             return Ok(());
         }
-        let rows = taken.iter().map(|(id, used)| ([Value::Text(&self.tenant), Value::Int8(*id)], (*id, used)));
+        let read = accounts.iter().flat_map(|account| &account.grants_at).chain(&self.grants_at);
+        let places: BTreeMap<i64, Tid> = read.filter(|(id, _)| taken.contains_key(id)).copied().collect();
+        let rows = taken.iter().map(|(id, used)| {
+            let key = [Value::Text(&self.tenant), Value::Int8(*id)];
+            (At { key, read_at: places.get(id).copied() }, (*id, used))
+        });
         let changed = tables::WRITE_GRANTS.update(&["remaining", "spent"], rows, |(id, used), row| {
             let shown = row.require::<NumericIn<'_>>(tables::REMAINING)?.decimals();
             let remaining = left(id, &stored(row, tables::REMAINING)?, used)?;

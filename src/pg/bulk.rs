@@ -9,22 +9,18 @@ use std::cell::RefCell;
 use pgrx::pg_sys;
 
 use super::error::{Fail, Outcome, SqlState};
+use super::index::{Entries, Index, indexes_of};
 
 /// Rows per `heap_multi_insert`: COPY's own figure; more only costs memory.
 const ROWS_PER_CALL: usize = 1000;
+
+/// A row whose key stands in a unique index is entered all the same, and said to be contested.
+const CHECK: pg_sys::IndexUniqueCheck::Type = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL;
 
 /// A table open for writing. The lock is held to the end of the transaction, the rest until drop.
 pub struct Table {
     rel: pg_sys::Relation,
     indexes: Vec<Index>,
-}
-
-struct Index {
-    rel: pg_sys::Relation,
-    info: *mut pg_sys::IndexInfo,
-    /// Positions of the indexed columns in a row.
-    columns: Vec<usize>,
-    unique: bool,
 }
 
 /// What to do about a row whose key another row has in a unique index. Rows are named by their position in the call.
@@ -55,30 +51,14 @@ impl Table {
         unsafe {
             let rel = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             let mut table = Table { rel, indexes: Vec::new() };
-            let list = pg_sys::RelationGetIndexList(rel);
-            let length = if list.is_null() { 0 } else { (*list).length };
-            for i in 0..length {
-                let index_oid = (*(*list).elements.add(i as usize)).oid_value;
-                let index = pg_sys::index_open(index_oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-                let info = pg_sys::BuildIndexInfo(index);
-                if !(*info).ii_ReadyForInserts {
-                    pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
-                    continue;
-                }
-                let attributes = &(&(*info).ii_IndexAttrNumbers)[..(*info).ii_NumIndexAttrs as usize];
-                let complex = !(*info).ii_Expressions.is_null()
-                    || !(*info).ii_Predicate.is_null()
-                    || !(*info).ii_ExclusionOps.is_null();
-                let columns = attributes.iter().map(|&a| (a as usize).wrapping_sub(1)).collect();
-                table.indexes.push(Index { rel: index, info, columns, unique: (*info).ii_Unique });
-                if complex {
-                    let name = std::ffi::CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr()).to_string_lossy();
+            for index in indexes_of(rel).into_iter().filter_map(|oid| Index::open(oid)) {
+                if index.entries() != Entries::All {
                     return Err(Fail::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "ingest can not maintain an index on an expression, with a WHERE clause, or an exclusion constraint")
-                        .detail(format!("Index \"{name}\" is one."))
+                        .detail(format!("Index \"{}\" is one.", index.name()))
                         .hint("Drop it; create it on closed partitions only, or index a copy of the data."));
                 }
+                table.indexes.push(index);
             }
-            pg_sys::list_free(list);
             Ok(table)
         }
     }
@@ -113,7 +93,10 @@ impl Table {
                     for index in &self.indexes {
                         for (i, row) in chunk.chunks_exact(width).enumerate() {
                             while let Some(tid) = tids[first + i] {
-                                if index.insert(self.rel, row, tid) || contest.may_stay(first + i, tid)? {
+                                let nulls = (*slots[i]).tts_isnull;
+                                if index.insert(self.rel, row.as_ptr(), nulls, tid, CHECK)
+                                    || contest.may_stay(first + i, tid)?
+                                {
                                     break;
                                 }
                                 self.retract(tid);
@@ -155,29 +138,6 @@ impl Table {
     }
 }
 
-impl Index {
-    /// Enters a row; false when another row with its key, committed or in flight, stands in a unique index.
-    ///
-    /// SAFETY: the row stands in `rel` at `tid`; its datums are valid.
-    unsafe fn insert(&self, rel: pg_sys::Relation, row: &[pg_sys::Datum], mut tid: pg_sys::ItemPointerData) -> bool {
-        let mut key = [pg_sys::Datum::from(0); pg_sys::INDEX_MAX_KEYS as usize];
-        let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
-        for (key, &column) in key.iter_mut().zip(&self.columns) {
-            *key = row[column];
-        }
-        let check = if self.unique {
-            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL
-        } else {
-            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
-        };
-        // SAFETY: by contract; without a unique check the result means nothing.
-        let alone = unsafe {
-            pg_sys::index_insert(self.rel, key.as_mut_ptr(), nulls.as_mut_ptr(), &mut tid, rel, check, false, self.info)
-        };
-        alone || !self.unique
-    }
-}
-
 impl Drop for Table {
     fn drop(&mut self) {
         // SAFETY: closes what open opened. While an ERROR unwinds, the transaction's abort releases them instead.
@@ -185,11 +145,7 @@ impl Drop for Table {
             if std::thread::panicking() {
                 return;
             }
-            for index in &self.indexes {
-                #[cfg(any(feature = "pg17", feature = "pg18"))]
-                pg_sys::index_insert_cleanup(index.rel, index.info);
-                pg_sys::index_close(index.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
-            }
+            self.indexes.clear();
             pg_sys::table_close(self.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
     }

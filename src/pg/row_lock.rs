@@ -13,20 +13,19 @@ use pgrx::pg_sys;
 use super::error::{Fail, Outcome, SqlState};
 use super::lock;
 use super::scan;
-use super::session;
 use super::spi::{self, See};
-use super::write::{Deed, Target, find, may};
+use super::write::{Deed, Plan, Target, find};
 
 impl Target {
     /// Locks rows by their keys, one after the other, for the rest of the transaction, as SELECT FOR NO KEY UPDATE does,
     /// until one is not there; returns how many were.
     pub fn lock<'k, const KEYS: usize>(
-        &self,
+        &'static self,
         keys: impl IntoIterator<Item = [scan::Value<'k>; KEYS]>,
     ) -> Outcome<usize> {
-        let oid = session::relation(self.name)?;
+        let plan = Plan::of(self, Deed::Update(&[]))?;
         let mut locked = 0;
-        if !may(oid, Deed::Update(&[])) {
+        if plan.by_query {
             let terms: Vec<String> =
                 self.key.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
             let sql = format!("SELECT FROM meterflow.{} WHERE {} FOR NO KEY UPDATE", self.name, terms.join(" AND "));
@@ -42,8 +41,8 @@ impl Target {
         // SAFETY: what is opened is closed here, or by the abort that an ERROR leads to.
         unsafe {
             pg_sys::PreventCommandIfReadOnly(c"SELECT FOR NO KEY UPDATE".as_ptr());
-            let rel = pg_sys::table_open(oid, pg_sys::RowShareLock as pg_sys::LOCKMODE);
-            let index = pg_sys::index_open(session::relation(self.index)?, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let rel = pg_sys::table_open(plan.rel, pg_sys::RowShareLock as pg_sys::LOCKMODE);
+            let index = pg_sys::index_open(plan.index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let slot = pg_sys::table_slot_create(rel, std::ptr::null_mut());
             for key in keys {
                 if !lock_row(rel, index, slot, &key)? {

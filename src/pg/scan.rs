@@ -9,14 +9,16 @@
 //! - Row-level security: where a policy applies to the caller, the rows come from a query after all.
 //! - Locks: AccessShareLock on tables and indexes, held to the end of the transaction.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 use super::bulk;
 use super::error::{Fail, Outcome};
-use super::session;
+use super::session::{self, Reach};
 use super::spi::{self, Row, See};
 
 /// A table, and by which columns its rows are looked for.
@@ -68,6 +70,11 @@ const MOST_TERMS: usize = 8;
 /// What is asked of a column of the key.
 pub type Term<'a> = (usize, Is, Value<'a>);
 
+/// Whether a table has a row that meets the terms.
+pub fn any(table: &'static Table, terms: &[Term<'_>]) -> Outcome<bool> {
+    Reader::open(table)?.any(terms)
+}
+
 /// A table open for reading.
 pub struct Reader {
     table: &'static Table,
@@ -81,7 +88,26 @@ struct Part {
     slot: *mut pg_sys::TupleTableSlot,
     scan: pg_sys::IndexScanDesc,
     /// Where the columns stand; empty: all are wanted.
-    places: Vec<usize>,
+    places: Rc<[usize]>,
+}
+
+/// What opening a table takes, found out once for whoever may read all of it.
+#[derive(Clone)]
+struct Opening {
+    by_policy: bool,
+    parts: Rc<[PartOf]>,
+}
+
+/// A table or child, its index, and where the columns stand.
+struct PartOf {
+    heap: pg_sys::Oid,
+    index: pg_sys::Oid,
+    places: Rc<[usize]>,
+}
+
+thread_local! {
+    /// By table and reader; no reader: for what every reader needs.
+    static OPENINGS: session::Kept<(*const Table, pg_sys::Oid), Opening> = RefCell::default();
 }
 
 /// How far the caller may read a table.
@@ -94,36 +120,52 @@ pub enum Access {
 
 /// Raises the error of a query when the caller may not read the table.
 pub fn access(name: &str) -> Outcome<Access> {
-    let oid = session::relation(name)?;
-    // SAFETY: syscache look-ups for the current user; both raise an ERROR where a query would. Nothing is held yet.
-    unsafe {
-        let may = pg_sys::pg_class_aclcheck(oid, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
-        if may != pg_sys::AclResult::ACLCHECK_OK {
-            let name = std::ffi::CString::new(name).unwrap_or_default();
-            pg_sys::aclcheck_error(may, pg_sys::ObjectType::OBJECT_TABLE, name.as_ptr());
-        }
-        let policy = pg_sys::check_enable_rls(oid, pg_sys::InvalidOid, false);
-        let by_policy = policy == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
-        Ok(if by_policy { Access::ByPolicy } else { Access::All })
+    match session::reach(name, pg_sys::ACL_SELECT)? {
+        Reach::All { .. } => Ok(Access::All),
+        Reach::ByPolicy => Ok(Access::ByPolicy),
+        Reach::Less => Err(refuse(name)),
     }
+}
+
+/// Raises the error of a query that reads what it may not.
+fn refuse(name: &str) -> Fail {
+    let text = std::ffi::CString::new(name).unwrap_or_default();
+    let (denied, kind) = (pg_sys::AclResult::ACLCHECK_NO_PRIV, pg_sys::ObjectType::OBJECT_TABLE);
+    // SAFETY: raises an ERROR and does not come back. Nothing is held yet.
+    unsafe { pg_sys::aclcheck_error(denied, kind, text.as_ptr()) };
+    Fail::corrupt(format!("table {name} was refused without an error"))
 }
 
 impl Reader {
     pub fn open(table: &'static Table) -> Outcome<Reader> {
-        match access(table.name)? {
-            Access::All => Reader::open_as_owner(table),
-            Access::ByPolicy => Ok(Reader { table, parts: None }),
-        }
+        Reader::open_for(table, session::current_user())
     }
 
     /// For what every reader needs and none may see.
     pub fn open_as_owner(table: &'static Table) -> Outcome<Reader> {
-        let mut reader = Reader { table, parts: Some(Vec::new()) };
-        for (heap, index) in table.parts {
-            let (heap, index) = (session::relation(heap)?, session::relation(index)?);
-            if let (Some(part), Some(parts)) = (Part::open(heap, index, table)?, &mut reader.parts) {
-                parts.push(part);
-            }
+        Reader::open_for(table, pg_sys::InvalidOid)
+    }
+
+    fn open_for(table: &'static Table, reader: pg_sys::Oid) -> Outcome<Reader> {
+        let key = (std::ptr::from_ref(table), reader);
+        let opening = OPENINGS.with(|cache| {
+            session::of_relations(cache, key, || {
+                let mut keeps = true;
+                if reader != pg_sys::InvalidOid {
+                    keeps = match session::reach(table.name, pg_sys::ACL_SELECT)? {
+                        Reach::All { keeps } => keeps,
+                        Reach::ByPolicy => return Ok((Opening { by_policy: true, parts: Rc::new([]) }, false)),
+                        Reach::Less => return Err(refuse(table.name)),
+                    };
+                }
+                let parts = table.parts.iter().map(|part| PartOf::find(part, table)).collect::<Outcome<_>>()?;
+                Ok((Opening { by_policy: false, parts }, keeps))
+            })
+        })?;
+        let mut reader = Reader { table, parts: None };
+        if !opening.by_policy {
+            let parts = opening.parts.iter().filter_map(|part| Part::open(part, table.filled));
+            reader.parts = Some(parts.collect());
         }
         Ok(reader)
     }
@@ -162,26 +204,41 @@ impl Reader {
     }
 }
 
+impl PartOf {
+    fn find((heap, index): &(&str, &str), table: &Table) -> Outcome<PartOf> {
+        let (heap, index) = (session::relation(heap)?, session::relation(index)?);
+        // SAFETY: opened and closed here, or by the abort that an ERROR leads to.
+        let (places, valid) = unsafe {
+            let rel = pg_sys::table_open(heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let places = bulk::places((*rel).rd_att, table.columns);
+            let by = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let valid = (*(*by).rd_index).indisvalid;
+            pg_sys::index_close(by, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+            (places?, valid)
+        };
+        if !valid {
+            return Err(Fail::corrupt("an index of meterflow is not valid").hint("REINDEX the schema meterflow."));
+        }
+        Ok(PartOf { heap, index, places: places.into() })
+    }
+}
+
 impl Part {
     /// None when the table has no page, unless nobody looks: then it has had no row since any snapshot that anyone holds.
-    fn open(heap: pg_sys::Oid, index: pg_sys::Oid, table: &Table) -> Outcome<Option<Part>> {
+    fn open(of: &PartOf, filled: bool) -> Option<Part> {
         // SAFETY: opened here, closed in drop (or at the abort that an ERROR leads to). The active snapshot is that of
         // the statement that called us and outlives the call, and so the scan.
         unsafe {
-            let heap = pg_sys::table_open(heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            if !table.filled && pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
+            let heap = pg_sys::table_open(of.heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            if !filled && pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
                 pg_sys::table_close(heap, pg_sys::NoLock as pg_sys::LOCKMODE);
-                return Ok(None);
+                return None;
             }
-            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let index = pg_sys::index_open(of.index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
             let scan = begin_scan(heap, index, pg_sys::GetActiveSnapshot(), MOST_TERMS as i32);
-            let mut part = Part { heap, index, slot, scan, places: Vec::new() };
-            part.places = bulk::places((*heap).rd_att, table.columns)?;
-            if !(*(*index).rd_index).indisvalid {
-                return Err(Fail::corrupt("an index of meterflow is not valid").hint("REINDEX the schema meterflow."));
-            }
-            Ok(Some(part))
+            Some(Part { heap, index, slot, scan, places: of.places.clone() })
         }
     }
 
@@ -211,7 +268,7 @@ impl Part {
                     }
                     Row::of(&chosen.0, &chosen.1)
                 };
-                if each(&row)?.is_break() {
+                if each(&row.at((*self.slot).tts_tid))?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }

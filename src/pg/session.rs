@@ -111,21 +111,46 @@ impl Drop for PinnedSearchPath {
 
 thread_local! {
     static OIDS: RefCell<FxHashMap<String, pg_sys::Oid>> = RefCell::default();
-    /// Whether they may have changed; None: nobody watches yet.
+    /// Whether that may have changed; None: nobody watches yet.
     static CHANGED: Cell<Option<bool>> = const { Cell::new(None) };
+    /// How often it has.
+    static GENERATION: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Oid of a relation of the extension's schema. Kept until any relation or schema of the database is made, changed or
-/// dropped: a verb asks for twenty of them.
+/// What a backend has found out about relations, by where it is said which: each with the generation it is of.
+pub(super) type Kept<K, T> = RefCell<FxHashMap<K, (u64, T)>>;
+
+/// What `find` says, or has said of that since relations were last changed, if it said that it can be kept.
+pub(super) fn of_relations<K: Copy + Eq + std::hash::Hash, T: Clone>(
+    cache: &Kept<K, T>,
+    key: K,
+    find: impl FnOnce() -> Outcome<(T, bool)>,
+) -> Outcome<T> {
+    refresh();
+    let generation = GENERATION.get();
+    if let Some((_, known)) = cache.borrow().get(&key).filter(|(of, _)| *of == generation) {
+        return Ok(known.clone());
+    }
+    let (found, keeps) = find()?;
+    if keeps {
+        // A change that was heard of meanwhile makes the next one look again.
+        cache.borrow_mut().insert(key, (generation, found.clone()));
+    }
+    Ok(found)
+}
+
+/// The role that acts.
+pub(super) fn current_user() -> pg_sys::Oid {
+    // SAFETY: reads a variable of the backend.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Oid of a relation of the extension's schema. Kept until any relation, schema or role is made, changed or dropped: a verb
+/// asks for twenty of them.
 pub fn relation(name: &str) -> Outcome<pg_sys::Oid> {
-    match CHANGED.replace(Some(false)) {
-        Some(false) => {
-            if let Some(oid) = OIDS.with_borrow(|oids| oids.get(name).copied()) {
-                return Ok(oid);
-            }
-        }
-        Some(true) => OIDS.with_borrow_mut(FxHashMap::clear),
-        None => watch(),
+    refresh();
+    if let Some(oid) = OIDS.with_borrow(|oids| oids.get(name).copied()) {
+        return Ok(oid);
     }
     let oid = look_up(name)?;
     // The look-up itself may have heard of a change: then what it found is of after that, and what was known before is not.
@@ -135,12 +160,68 @@ pub fn relation(name: &str) -> Outcome<pg_sys::Oid> {
     Ok(oid)
 }
 
+/// What the current user may do to a table with rights to it.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Reach {
+    /// Everything; this stays so until relations or roles change, or (not) by what is set.
+    All { keeps: bool },
+    /// Some of its rows: policies say which.
+    ByPolicy,
+    /// Not the whole of it: columns, or nothing.
+    Less,
+}
+
+/// How far rights (ACL_ constants) go.
+pub(super) fn reach(table: &str, rights: u32) -> Outcome<Reach> {
+    let oid = relation(table)?;
+    let rights = pg_sys::AclMode::from(rights);
+    // SAFETY: syscache look-ups for the current user.
+    let policy = unsafe {
+        if pg_sys::pg_class_aclmask(oid, current_user(), rights, pg_sys::AclMaskHow::ACLMASK_ALL) != rights {
+            return Ok(Reach::Less);
+        }
+        pg_sys::check_enable_rls(oid, pg_sys::InvalidOid, true) as u32
+    };
+    Ok(match policy {
+        pg_sys::CheckEnableRlsResult::RLS_ENABLED => Reach::ByPolicy,
+        // Whether there are policies, relations say; whether they apply, settings may.
+        policy => Reach::All { keeps: policy == pg_sys::CheckEnableRlsResult::RLS_NONE },
+    })
+}
+
+/// Forgets what may no longer be so.
+fn refresh() {
+    match CHANGED.replace(Some(false)) {
+        Some(false) => {}
+        Some(true) => {
+            OIDS.with_borrow_mut(FxHashMap::clear);
+            GENERATION.set(GENERATION.get() + 1);
+        }
+        None => watch(),
+    }
+}
+
 fn watch() {
-    for cache in [pg_sys::SysCacheIdentifier::RELNAMENSP, pg_sys::SysCacheIdentifier::NAMESPACENAME] {
+    use pg_sys::SysCacheIdentifier::{AUTHMEMROLEMEM, AUTHOID, DATABASEOID, NAMESPACENAME, RELNAMENSP};
+    for cache in [RELNAMENSP, NAMESPACENAME, AUTHOID, AUTHMEMROLEMEM, DATABASEOID] {
         // SAFETY: registered once a backend; the function stays as long as the library, which is never unloaded.
         unsafe {
             pg_sys::CacheRegisterSyscacheCallback(cache as std::ffi::c_int, Some(changed), pg_sys::Datum::from(0));
         }
+    }
+    // SAFETY: as above.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0)) }
+}
+
+/// SAFETY: called by PostgreSQL when it hears of a change to a relation, its columns, indexes or triggers; touches nothing
+/// but a flag.
+unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys::Oid) {
+    let ours = OIDS.with(|oids| match oids.try_borrow() {
+        Ok(oids) => relation == pg_sys::InvalidOid || oids.values().any(|oid| *oid == relation),
+        Err(_) => true,
+    });
+    if ours {
+        CHANGED.set(Some(true));
     }
 }
 

@@ -29,16 +29,30 @@ thread_local! {
     static PLANS: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
 }
 
+/// Where a version of a row stands in its table.
+#[derive(Clone, Copy)]
+pub struct Tid(pub(super) pg_sys::ItemPointerData);
+
 /// A row of a result.
 pub struct Row<'a> {
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
+    tid: Option<Tid>,
 }
 
 impl<'a> Row<'a> {
     /// Of a row's values as PostgreSQL has them in memory, for as long as they are.
     pub(super) fn of(values: &'a [pg_sys::Datum], nulls: &'a [bool]) -> Row<'a> {
-        Row { values, nulls }
+        Row { values, nulls, tid: None }
+    }
+
+    pub(super) fn at(self, tid: pg_sys::ItemPointerData) -> Row<'a> {
+        Row { tid: Some(Tid(tid)), ..self }
+    }
+
+    /// Where it stands, if it was read from a table and not by a query.
+    pub fn tid(&self) -> Option<Tid> {
+        self.tid
     }
 
     pub fn get<T: FromDatum>(&self, column: usize) -> Option<T> {

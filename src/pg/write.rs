@@ -17,16 +17,20 @@
 //! CHECK and NOT NULL. Verbs compute what is written here, and what they compute meets them; the proof is
 //! tests/pg_regress/sql/71_ledger_writes.sql, which has the same rows written by queries, under a trigger, and compares.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 use super::bulk;
 use super::cell::{Cell, Kind};
 use super::error::Outcome;
+use super::index::{Entries, Index, indexes_of};
 use super::lock;
 use super::scan;
-use super::session;
-use super::spi::{self, Row, See};
+use super::session::{self, Reach};
+use super::spi::{self, Row, See, Tid};
 
 /// A table that is written to.
 pub struct Target {
@@ -36,6 +40,13 @@ pub struct Target {
     /// The index that finds a row, and its columns.
     pub index: &'static str,
     pub key: &'static [&'static str],
+}
+
+/// Which row: the one with a key. Where it was read last, under the lock that keeps others from changing it, it is looked for
+/// first; this transaction may have changed it since.
+pub struct At<'k, const KEYS: usize> {
+    pub key: [scan::Value<'k>; KEYS],
+    pub read_at: Option<Tid>,
 }
 
 /// What is done to a table.
@@ -48,7 +59,10 @@ pub(super) enum Deed {
 
 impl Target {
     /// Inserts rows, each with a value for every column.
-    pub fn insert<'a, const WIDTH: usize>(&self, rows: impl IntoIterator<Item = [Cell<'a>; WIDTH]>) -> Outcome<()> {
+    pub fn insert<'a, const WIDTH: usize>(
+        &'static self,
+        rows: impl IntoIterator<Item = [Cell<'a>; WIDTH]>,
+    ) -> Outcome<()> {
         debug_assert!(WIDTH == self.columns.len());
         match Writer::open(self, Deed::Insert)? {
             Some(mut writer) => rows.into_iter().for_each(|row| writer.insert(&row)),
@@ -71,20 +85,20 @@ impl Target {
         Ok(())
     }
 
-    /// Changes columns of rows, each once, that nobody else may change, by their key: `change` gets what comes with the key
-    /// and what the row's columns are now, in the order in which the target names them. Returns how many rows were there.
+    /// Changes columns of rows, each once, that nobody else may change: `change` gets what comes with the row's place and
+    /// what its columns are now, in the order in which the target names them. Returns how many rows were there.
     pub fn update<'k, 'c, T, const KEYS: usize, const CHANGES: usize>(
-        &self,
+        &'static self,
         columns: &'static [&'static str],
-        rows: impl IntoIterator<Item = ([scan::Value<'k>; KEYS], T)>,
+        rows: impl IntoIterator<Item = (At<'k, KEYS>, T)>,
         mut change: impl FnMut(T, &Row<'_>) -> Outcome<[Cell<'c>; CHANGES]>,
     ) -> Outcome<u64> {
         debug_assert!(KEYS == self.key.len() && CHANGES == columns.len());
         let mut changed = 0;
         match Writer::open(self, Deed::Update(columns))? {
             Some(mut writer) => {
-                for (key, what) in rows {
-                    changed += u64::from(writer.update(&key, |row| change(what, row))?);
+                for (at, what) in rows {
+                    changed += u64::from(writer.update(&at, |row| change(what, row))?);
                 }
             }
             None => {
@@ -98,7 +112,7 @@ impl Target {
                     columns.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
                 let write =
                     format!("UPDATE meterflow.{} SET {} WHERE {}", self.name, sets.join(", "), by(columns.len() + 1));
-                for (key, what) in rows {
+                for (At { key, .. }, what) in rows {
                     let args: Vec<DatumWithOid<'_>> = key.iter().map(scan::argument).collect();
                     let mut what = Some(what);
                     let cells = spi::one(&read, &args, See::Write, |row| {
@@ -134,50 +148,121 @@ pub(super) unsafe fn find(
     }
 }
 
+/// What a deed takes, found out once.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub rel: pg_sys::Oid,
+    /// The index that finds a row.
+    pub index: pg_sys::Oid,
+    /// Where the target's columns stand, and which of these change.
+    places: Rc<[usize]>,
+    changes: Rc<[usize]>,
+    /// What enters which index.
+    entries: Rc<[(pg_sys::Oid, Entries)]>,
+    /// It is for a query to do: the caller may not do it to the whole table, that has other columns, or a trigger would fire.
+    pub by_query: bool,
+}
+
+thread_local! {
+    /// By target and deed, and by whom it is to be done.
+    static PLANS: session::Kept<(*const Target, (u8, *const [&'static str]), pg_sys::Oid), Plan> = RefCell::default();
+}
+
+impl Plan {
+    pub fn of(target: &'static Target, deed: Deed) -> Outcome<Plan> {
+        let key = match deed {
+            Deed::Insert => (0, &[] as *const [&'static str]),
+            Deed::Update(columns) => (1, std::ptr::from_ref(columns)),
+        };
+        let key = (std::ptr::from_ref(target), key, session::current_user());
+        PLANS.with(|cache| session::of_relations(cache, key, || Plan::find(target, deed)))
+    }
+
+    fn find(target: &Target, deed: Deed) -> Outcome<(Plan, bool)> {
+        let (rights, columns): (u32, &[&str]) = match deed {
+            Deed::Insert => (pg_sys::ACL_INSERT, &[]),
+            Deed::Update(columns) => (pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT, columns),
+        };
+        let (whole, keeps) = match session::reach(target.name, rights)? {
+            Reach::All { keeps } => (true, keeps),
+            Reach::ByPolicy => (false, false),
+            Reach::Less => (false, true),
+        };
+        let (rel, index) = (session::relation(target.name)?, session::relation(target.index)?);
+        let names: Vec<&str> = target.columns.iter().map(|(name, _)| *name).collect();
+        // SAFETY: the table is open while it is asked; it is closed here, or by the abort that an ERROR leads to.
+        let plan = unsafe {
+            let open = pg_sys::table_open(rel, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let desc = (*open).rd_att;
+            let of_kind =
+                |(place, column): (&usize, &(&str, Kind))| bulk::attribute(desc, *place).atttypid == column.1.oid();
+            let places = bulk::places(desc, &names).unwrap_or_default();
+            let as_known = (*desc).natts as usize == places.len() && places.iter().zip(target.columns).all(of_kind);
+            let mut entries = Vec::new();
+            for oid in indexes_of(open) {
+                entries.extend(Index::open(oid).map(|index| (oid, index.entries())));
+            }
+            let plan = Plan {
+                rel,
+                index,
+                places: places.into(),
+                changes: bulk::places(desc, columns)?.into(),
+                entries: entries.into(),
+                by_query: !whole || !as_known || has_trigger(open, deed),
+            };
+            pg_sys::table_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
+            plan
+        };
+        Ok((plan, keeps))
+    }
+}
+
 struct Writer {
     rel: pg_sys::Relation,
+    plan: Plan,
     indexes: Option<Indexes>,
-    /// A row to be written.
+    /// A row to be written, and one to be replaced.
     slot: *mut pg_sys::TupleTableSlot,
-    /// Where the target's columns stand, and which of these change.
-    places: Vec<usize>,
-    changes: Vec<usize>,
+    found: *mut pg_sys::TupleTableSlot,
     finder: Option<Finder>,
 }
 
-/// What finds rows to be updated, as they were when it was made.
+/// What finds rows by their key, as they were when it was made.
 struct Finder {
     snapshot: pg_sys::Snapshot,
     index: pg_sys::Relation,
     scan: pg_sys::IndexScanDesc,
-    slot: *mut pg_sys::TupleTableSlot,
 }
 
 /// What enters a row into all indexes of its table. Most updates need none: they are made only when one does.
-struct Indexes {
+enum Indexes {
+    /// One by one, each opened for the first row that belongs into it; None: not yet.
+    Plain(Vec<Option<Index>>),
+    /// By the executor, which knows of all there are.
+    Complex(Executor),
+}
+
+struct Executor {
     estate: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
 }
 
 impl Writer {
-    fn open(target: &Target, deed: Deed) -> Outcome<Option<Writer>> {
-        let oid = session::relation(target.name)?;
-        // SAFETY: the relation, an index and the slots are opened here and closed in drop, or by the abort that an ERROR
-        // leads to.
+    fn open(target: &'static Target, deed: Deed) -> Outcome<Option<Writer>> {
+        let plan = Plan::of(target, deed)?;
+        if plan.by_query {
+            return Ok(None);
+        }
+        // SAFETY: the relation and the slots are opened here and closed in drop, or by the abort that an ERROR leads to.
         unsafe {
-            let rel = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-            let Some(places) = places(rel, target).filter(|_| may(oid, deed) && !has_trigger(rel, deed)) else {
-                pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
-                return Ok(None);
-            };
-            let (mut finder, mut changes) = (None, Vec::new());
-            if let Deed::Update(columns) = deed {
-                finder = Some(Finder::open(rel, target)?);
-                changes = bulk::places((*rel).rd_att, columns)?;
-            }
+            let rel = pg_sys::table_open(plan.rel, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             pg_sys::PreventCommandIfReadOnly(if matches!(deed, Deed::Insert) { c"INSERT" } else { c"UPDATE" }.as_ptr());
             let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &pg_sys::TTSOpsVirtual);
-            Ok(Some(Writer { rel, indexes: None, slot, places, changes, finder }))
+            let found = match deed {
+                Deed::Insert => std::ptr::null_mut(),
+                Deed::Update(_) => pg_sys::table_slot_create(rel, std::ptr::null_mut()),
+            };
+            Ok(Some(Writer { rel, plan, indexes: None, slot, found, finder: None }))
         }
     }
 
@@ -186,7 +271,7 @@ impl Writer {
         // current memory context until the tuple is made of them.
         unsafe {
             self.empty();
-            for (cell, place) in row.iter().zip(&self.places) {
+            for (cell, place) in row.iter().zip(self.plan.places.iter()) {
                 *(*self.slot).tts_isnull.add(*place) = matches!(cell, Cell::Null);
                 *(*self.slot).tts_values.add(*place) = cell.datum();
             }
@@ -196,35 +281,60 @@ impl Writer {
         }
     }
 
-    /// Whether there is a row with the key.
-    fn update<'c, const CHANGES: usize>(
+    /// Whether there is such a row.
+    fn update<'c, const KEYS: usize, const CHANGES: usize>(
         &mut self,
-        key: &[scan::Value<'_>],
+        at: &At<'_, KEYS>,
         change: impl FnOnce(&Row<'_>) -> Outcome<[Cell<'c>; CHANGES]>,
     ) -> Outcome<bool> {
-        let Some(Finder { scan, slot: found, .. }) = self.finder else { return Ok(false) };
         // SAFETY: the row that is found stays pinned in its slot until the new one has been made of its values and the datums.
         unsafe {
-            if !find(scan, found, key) {
+            if !self.find(at) {
                 return Ok(false);
             }
+            let found = self.found;
             let width = (*(*self.rel).rd_att).natts as usize;
             pg_sys::slot_getsomeattrs_int(found, width as i32);
             self.empty();
             std::ptr::copy_nonoverlapping((*found).tts_values, (*self.slot).tts_values, width);
             std::ptr::copy_nonoverlapping((*found).tts_isnull, (*self.slot).tts_isnull, width);
             let old: (Vec<pg_sys::Datum>, Vec<bool>) = self
+                .plan
                 .places
                 .iter()
                 .map(|place| (*(*found).tts_values.add(*place), *(*found).tts_isnull.add(*place)))
                 .unzip();
-            for (cell, place) in change(&Row::of(&old.0, &old.1))?.iter().zip(&self.changes) {
+            for (cell, place) in change(&Row::of(&old.0, &old.1))?.iter().zip(self.plan.changes.iter()) {
                 *(*self.slot).tts_isnull.add(*place) = matches!(cell, Cell::Null);
                 *(*self.slot).tts_values.add(*place) = cell.datum();
             }
             pg_sys::ExecStoreVirtualTuple(self.slot);
             self.replace(&raw mut (*found).tts_tid);
             Ok(true)
+        }
+    }
+
+    /// Finds a row to be replaced.
+    ///
+    /// SAFETY: the writer is one for updates.
+    unsafe fn find<const KEYS: usize>(&mut self, at: &At<'_, KEYS>) -> bool {
+        // SAFETY: by contract. What was read there is still the row, unless this transaction has changed it since: then
+        // SnapshotSelf does not see that version, and the key tells.
+        unsafe {
+            if let Some(Tid(mut tid)) = at.read_at {
+                let fetch = (*(*self.rel).rd_tableam).tuple_fetch_row_version;
+                let seen = &raw mut pg_sys::SnapshotSelfData;
+                if fetch.is_some_and(|fetch| fetch(self.rel, &mut tid, seen, self.found)) {
+                    return true;
+                }
+            }
+            let finder = match self.finder.take() {
+                Some(finder) => finder,
+                None => Finder::open(self.rel, self.plan.index, at.key.len()),
+            };
+            let there = find(finder.scan, self.found, &at.key);
+            self.finder = Some(finder);
+            there
         }
     }
 
@@ -259,10 +369,35 @@ impl Writer {
     /// SAFETY: the row has just been written.
     unsafe fn index(&mut self, update: bool, only_summarizing: bool) {
         let rel = self.rel;
-        // SAFETY: the relation is open and stays so.
-        let indexes = self.indexes.get_or_insert_with(|| unsafe { Indexes::of(rel) });
-        // SAFETY: by contract.
-        unsafe { indexes.enter(self.slot, update, only_summarizing) }
+        let entries = &self.plan.entries;
+        // SAFETY: the relation is open and stays so; by contract.
+        unsafe {
+            let of_all = update || entries.iter().any(|(_, entries)| *entries == Entries::Complex);
+            let indexes = self.indexes.get_or_insert_with(|| {
+                if of_all {
+                    Indexes::Complex(Executor::of(rel))
+                } else {
+                    Indexes::Plain(entries.iter().map(|_| None).collect())
+                }
+            });
+            let opened = match indexes {
+                Indexes::Complex(executor) => return executor.enter(self.slot, update, only_summarizing),
+                Indexes::Plain(opened) => opened,
+            };
+            for (index, (oid, entries)) in opened.iter_mut().zip(entries.iter()) {
+                let (values, nulls) = ((*self.slot).tts_values, (*self.slot).tts_isnull);
+                if matches!(*entries, Entries::NotNull(column) if *nulls.add(column)) {
+                    continue;
+                }
+                if index.is_none() {
+                    *index = Index::open(*oid);
+                }
+                if let Some(index) = index {
+                    let check = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES;
+                    index.insert(rel, values, nulls, (*self.slot).tts_tid, check);
+                }
+            }
+        }
     }
 
     /// SAFETY: the slot is a virtual one: what it points to is not its own.
@@ -285,6 +420,9 @@ impl Drop for Writer {
             }
             (self.indexes, self.finder) = (None, None);
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            if !self.found.is_null() {
+                pg_sys::ExecDropSingleTupleTableSlot(self.found);
+            }
             pg_sys::table_close(self.rel, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
     }
@@ -292,16 +430,15 @@ impl Drop for Writer {
 
 impl Finder {
     /// SAFETY: the relation is open, and closed only after this.
-    unsafe fn open(rel: pg_sys::Relation, target: &Target) -> Outcome<Finder> {
+    unsafe fn open(rel: pg_sys::Relation, index: pg_sys::Oid, keys: usize) -> Finder {
         // What this transaction has written before is to be found.
         lock::command_done();
         // SAFETY: by contract; closed in drop, or by the abort that an ERROR leads to.
         unsafe {
-            let index = session::relation(target.index)?;
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-            let scan = scan::begin_scan(rel, index, snapshot, target.key.len() as i32);
-            Ok(Finder { snapshot, index, scan, slot: pg_sys::table_slot_create(rel, std::ptr::null_mut()) })
+            let scan = scan::begin_scan(rel, index, snapshot, keys as i32);
+            Finder { snapshot, index, scan }
         }
     }
 }
@@ -312,7 +449,6 @@ impl Drop for Finder {
         unsafe {
             if !std::thread::panicking() {
                 pg_sys::index_endscan(self.scan);
-                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
                 pg_sys::UnregisterSnapshot(self.snapshot);
                 pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
             }
@@ -320,9 +456,9 @@ impl Drop for Finder {
     }
 }
 
-impl Indexes {
+impl Executor {
     /// SAFETY: the relation is open, and closed only after this.
-    unsafe fn of(rel: pg_sys::Relation) -> Indexes {
+    unsafe fn of(rel: pg_sys::Relation) -> Executor {
         // SAFETY: by contract; closed in drop, or by the abort that an ERROR leads to. A ResultRelInfo that stands in no
         // range table is what triggers on other tables and subscriptions use.
         unsafe {
@@ -332,7 +468,7 @@ impl Indexes {
             pg_sys::InitResultRelInfo(result, rel, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(result, false);
             pg_sys::MemoryContextSwitchTo(previous);
-            Indexes { estate, result }
+            Executor { estate, result }
         }
     }
 
@@ -366,7 +502,7 @@ impl Indexes {
     }
 }
 
-impl Drop for Indexes {
+impl Drop for Executor {
     fn drop(&mut self) {
         // SAFETY: closes what `of` opened; while an ERROR unwinds, the transaction's abort does it.
         unsafe {
@@ -375,37 +511,6 @@ impl Drop for Indexes {
                 pg_sys::FreeExecutorState(self.estate);
             }
         }
-    }
-}
-
-/// Where the target's columns stand; None when the table has others, or of other types.
-///
-/// SAFETY: the relation is open.
-unsafe fn places(rel: pg_sys::Relation, target: &Target) -> Option<Vec<usize>> {
-    let names: Vec<&str> = target.columns.iter().map(|(name, _)| *name).collect();
-    // SAFETY: by contract.
-    unsafe {
-        let desc = (*rel).rd_att;
-        let places = bulk::places(desc, &names).ok()?;
-        let of_kind =
-            |(place, column): (&usize, &(&str, Kind))| bulk::attribute(desc, *place).atttypid == column.1.oid();
-        let as_known = (*desc).natts as usize == places.len() && places.iter().zip(target.columns).all(of_kind);
-        as_known.then_some(places)
-    }
-}
-
-/// Whether the caller may do it to the whole table.
-pub(super) fn may(oid: pg_sys::Oid, deed: Deed) -> bool {
-    let rights = match deed {
-        Deed::Insert => pg_sys::ACL_INSERT,
-        Deed::Update(_) => pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT,
-    };
-    // SAFETY: syscache look-ups for the current user.
-    unsafe {
-        let (user, rights) = (pg_sys::GetUserId(), pg_sys::AclMode::from(rights));
-        let has = pg_sys::pg_class_aclmask(oid, user, rights, pg_sys::AclMaskHow::ACLMASK_ALL) == rights;
-        let policy = pg_sys::check_enable_rls(oid, pg_sys::InvalidOid, true);
-        has && policy != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
     }
 }
 

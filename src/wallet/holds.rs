@@ -15,7 +15,8 @@ use crate::pg::numeric::{NumericIn, NumericOut};
 use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
 use crate::pg::settings;
-use crate::pg::spi::{self, See};
+use crate::pg::spi::{self, See, Tid};
+use crate::pg::write::At;
 
 use super::args::{Sum, body, key, known_hold, need, used_otherwise};
 use super::position::{Position, cost};
@@ -178,6 +179,7 @@ struct Held {
     status: String,
     captured: Amount,
     transaction: Option<i64>,
+    read_at: Option<Tid>,
 }
 
 impl Held {
@@ -196,6 +198,7 @@ impl Held {
                 captured: stored(row, 6)?,
                 transaction: row.get(7),
                 created_at: row.time(8)?,
+                read_at: row.tid(),
             });
             Ok(())
         })?;
@@ -283,10 +286,12 @@ fn close_hold(
                 .add_held(held.meter.as_deref(), &-held.amount, held.created_at)
                 .map_err(crate::ledger::too_large)?;
             sweep(&mut account, now)?;
-            let row = ([Value::Text(&tenant), Value::Int8(hold_id)], ());
-            tables::WRITE_HOLDS.update(&["status", "captured", "transaction_id", "closed_at"], [row], |(), _| {
-                Ok([Cell::Text(outcome), Cell::Numeric((&spent).into()), transaction.into(), Cell::Time(now)])
-            })?;
+            let at = At { key: [Value::Text(&tenant), Value::Int8(hold_id)], read_at: held.read_at };
+            tables::WRITE_HOLDS.update(
+                &["status", "captured", "transaction_id", "closed_at"],
+                [(at, ())],
+                |(), _| Ok([Cell::Text(outcome), Cell::Numeric((&spent).into()), transaction.into(), Cell::Time(now)]),
+            )?;
             journal.write([&account])?;
             Ok(transaction)
         })

@@ -106,6 +106,17 @@ SELECT count(*) AS columns, sum(pg_temp.broken(a.attrelid, format('%I IS NOT NUL
 CREATE EXTENSION IF NOT EXISTS amcheck;
 SELECT count(*) AS sound FROM (SELECT bt_index_check(i.indexrelid, true) FROM pg_index AS i
  WHERE i.indrelid = ANY ('{meterflow.wallet_transactions,meterflow.ledger_entries,meterflow.credit_grants,meterflow.holds,meterflow.wallet_totals}'::regclass[])) AS checked;
+-- Somebody else's are kept as well: of rows in which a column is not null, of another condition, of an expression.
+BEGIN;
+CREATE INDEX regress_described ON meterflow.wallet_transactions (tenant_id, description) WHERE description IS NOT NULL;
+SELECT meterflow.debit('direct', 0.01, 'USD', 'not described') IS NOT NULL AS one, meterflow.debit('direct', 0.01, 'USD', 'described', 'why') IS NOT NULL AS other;
+SELECT bt_index_check(oid, true) FROM pg_class WHERE relname ~ '^wallet_transactions_|^regress_' AND relkind = 'i' AND relam = 403 AND relnamespace = 'meterflow'::regnamespace;
+CREATE INDEX regress_some ON meterflow.wallet_transactions (tenant_id, id) WHERE description LIKE 'w%';
+CREATE INDEX regress_upper ON meterflow.ledger_entries (tenant_id, upper(account));
+SELECT meterflow.debit('direct', 0.01, 'USD', 'again', 'what') IS NOT NULL AS one, meterflow.debit('direct', 0.01, 'USD', 'and again') IS NOT NULL AS other;
+SELECT count(*) AS sound FROM (SELECT bt_index_check(i.indexrelid, true) FROM pg_index AS i
+ WHERE i.indrelid = ANY ('{meterflow.wallet_transactions,meterflow.ledger_entries}'::regclass[])) AS checked;
+ROLLBACK;
 DROP EXTENSION amcheck;
 SELECT * FROM meterflow.verify_ledger();
 
