@@ -22,10 +22,12 @@ use crate::core::ranges::Ranges;
 use crate::core::subscription::{Cell, Charge};
 use crate::core::{calendar, pricing};
 use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::scan::{self, Is, Value};
 use crate::pg::spi::{self, See};
 
 use super::load::{Account, PriceTerms, unreckonable};
 use super::quantities::{self, Wanted};
+use super::tables;
 
 /// Which cells are asked for.
 #[derive(Clone, Copy, PartialEq)]
@@ -199,6 +201,14 @@ fn billed(tenant: &str, account: &Account, from: i64, then: Option<i64>) -> Outc
         None => "i.status IN ('finalized', 'paid')",
         Some(_) => "i.issued_at <= $4 AND (i.voided_at IS NULL OR i.voided_at > $4)",
     };
+    let lines = [
+        (0, Is::Equal, Value::Text(tenant)),
+        (1, Is::Equal, Value::Int8(account.timeline.id)),
+        (2, Is::Above, Value::Time(from)),
+    ];
+    if !scan::any(&tables::BILLED, &lines)? {
+        return Ok(billed);
+    }
     let mut args = vec![tenant.into(), account.timeline.id.into(), spi::time(from)];
     args.extend(then.map(spi::time));
     let sql = format!(

@@ -7,11 +7,13 @@ use crate::core::invoice::{self, CreditUse, Scope};
 use crate::core::ledger::{Purse, Taken};
 use crate::ledger::{self, Act, Journal};
 use crate::pg::error::{Fail, Outcome};
+use crate::pg::scan::{self, Is, Value};
 use crate::pg::session;
 use crate::pg::spi::{self, See};
 
 use super::charges::{self, Line};
 use super::invoice::{Bill, amount};
+use super::tables;
 
 /// The payer's credit in the currency of the invoice.
 pub struct Credit {
@@ -56,19 +58,26 @@ impl Credit {
         if lines.is_empty() {
             return Ok(credits);
         }
-        spi::run(
-            "SELECT id, left_over::text FROM meterflow.open_account_credits($1, $2) ORDER BY created_at, id",
-            &[bill.payer.into(), bill.currency.into()],
-            See::Statement,
-            |row| {
-                let left = amount(&row.text(1)?)?
-                    .round(self.account.purse.digits)
-                    .map_err(|error| Fail::corrupt(error.to_string()))?;
-                let key = format!("{ACCOUNT}:{}", row.int8(0)?);
-                credits.push(invoice::Credit { key, left: charges::minor(left)?, scope: Scope::default() });
-                Ok(())
-            },
-        )?;
+        let terms = [
+            (0, Is::Equal, Value::Text(bill.tenant)),
+            (1, Is::Equal, Value::Text(bill.payer)),
+            (2, Is::Equal, Value::Text(bill.currency)),
+        ];
+        if scan::any(&tables::ACCOUNT_CREDITS, &terms)? {
+            spi::run(
+                "SELECT id, left_over::text FROM meterflow.open_account_credits($1, $2) ORDER BY created_at, id",
+                &[bill.payer.into(), bill.currency.into()],
+                See::Statement,
+                |row| {
+                    let left = amount(&row.text(1)?)?
+                        .round(self.account.purse.digits)
+                        .map_err(|error| Fail::corrupt(error.to_string()))?;
+                    let key = format!("{ACCOUNT}:{}", row.int8(0)?);
+                    credits.push(invoice::Credit { key, left: charges::minor(left)?, scope: Scope::default() });
+                    Ok(())
+                },
+            )?;
+        }
         credits.extend(self.lots(bill, lines, false)?);
         Ok(credits)
     }

@@ -18,6 +18,7 @@ use crate::core::invoice::{self, Coupon, Discount, Draft, Level, LineKind, Scope
 use crate::core::pricing::{Amount, Money};
 use crate::core::subscription::Charge;
 use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::scan::{self, Is, Reader, Value};
 use crate::pg::spi::{self, See};
 use crate::rating::no_money;
 
@@ -25,6 +26,7 @@ use super::charges::{self, Line, Purpose};
 use super::credit::Credit;
 use super::load::{self, Account, Whose};
 use super::reproduce::Replaced;
+use super::tables;
 
 /// Who pays, in what, up to when.
 pub struct Bill<'a> {
@@ -54,7 +56,6 @@ pub struct Computed {
     /// Wallet credit that it can use, with what it uses taken out.
     pub credit: Credit,
     pub digits: u32,
-    pub payer: Payer,
 }
 
 pub struct TaxRate {
@@ -75,14 +76,39 @@ pub struct Redemption {
     subscription: Option<i64>,
 }
 
-/// What an invoice takes from its customer.
-pub struct Payer {
+/// How the customer is taxed who pays.
+struct Payer {
     taxes: Option<Vec<String>>,
     exempt: bool,
+}
+
+/// What an invoice says of the customer who pays.
+pub struct Terms {
     /// An interval, as text.
-    pub net_terms: Option<String>,
+    pub net: Option<String>,
     /// JSON, as it is to be printed.
     pub document: String,
+}
+
+impl Terms {
+    pub fn read(tenant: &str, payer: &str) -> Outcome<Terms> {
+        spi::one(
+            "SELECT net_terms::text, jsonb_strip_nulls(jsonb_build_object('id', id, 'name', name, 'email', email, 'address', address, 'tax_number', tax_number, 'timezone', timezone))::text \
+               FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
+            &[tenant.into(), payer.into()],
+            See::Statement,
+            |row| {
+                let net = if row.is_null(0) { None } else { Some(row.text(0)?) };
+                Ok(Terms { net, document: row.text(1)? })
+            },
+        )?
+        .ok_or_else(|| no_customer(payer))
+    }
+}
+
+fn no_customer(id: &str) -> Fail {
+    Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{id}\""))
+        .hint("INSERT INTO meterflow.customers (id) first.")
 }
 
 /// The tenant's `billing_settings`, or the defaults of its columns (sql/60_catalogue.sql).
@@ -202,7 +228,7 @@ pub fn complete(bill: &Bill<'_>, lines: Vec<Line>, mut credit: Credit) -> Outcom
             .hint("Look at the taxes named by prices and customers, and at the coupons of the customer.")
     })?;
     credit.use_up(&invoice)?;
-    Ok(Computed { lines, before: 0, due: 0, invoice, taxes, redemptions, credit, digits, payer })
+    Ok(Computed { lines, before: 0, due: 0, invoice, taxes, redemptions, credit, digits })
 }
 
 pub fn kind(line: &Line) -> LineKind {
@@ -215,24 +241,20 @@ pub fn kind(line: &Line) -> LineKind {
 }
 
 fn payer(bill: &Bill<'_>) -> Outcome<Payer> {
-    spi::one(
-        "SELECT taxes, tax_exempt, net_terms::text, jsonb_strip_nulls(jsonb_build_object('id', id, 'name', name, 'email', email, 'address', address, 'tax_number', tax_number, 'timezone', timezone))::text \
-           FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
-        &[bill.tenant.into(), bill.payer.into()],
-        See::Statement,
-        |row| {
-            let net_terms = if row.is_null(2) { None } else { Some(row.text(2)?) };
-            Ok(Payer { taxes: row.get(0), exempt: row.bool(1)?, net_terms, document: row.text(3)? })
-        },
-    )?
-    .ok_or_else(|| {
-        Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{}\"", bill.payer))
-            .hint("INSERT INTO meterflow.customers (id) first.")
-    })
+    let terms = [(0, Is::Equal, Value::Text(bill.tenant)), (1, Is::Equal, Value::Text(bill.payer))];
+    let mut found = None;
+    Reader::open(&tables::CUSTOMERS)?.rows(&terms, |row| {
+        found = Some(Payer { taxes: row.get(1), exempt: row.bool(2)? });
+        Ok(())
+    })?;
+    found.ok_or_else(|| no_customer(bill.payer))
 }
 
 fn taxes(tenant: &str) -> Outcome<Vec<TaxRate>> {
     let mut taxes = Vec::new();
+    if !scan::any(&tables::TAXES, &[(0, Is::Equal, Value::Text(tenant))])? {
+        return Ok(taxes);
+    }
     spi::run(
         "SELECT key, name, rate::text, inclusive, is_default FROM meterflow.taxes WHERE tenant_id = $1 ORDER BY key",
         &[tenant.into()],
@@ -255,6 +277,10 @@ fn taxes(tenant: &str) -> Outcome<Vec<TaxRate>> {
 /// The coupons that the payer has redeemed and that are not used up, in the order of redemption.
 fn redemptions(bill: &Bill<'_>, digits: u32) -> Outcome<Vec<Redemption>> {
     let mut found = Vec::new();
+    let terms = [(0, Is::Equal, Value::Text(bill.tenant)), (1, Is::Equal, Value::Text(bill.payer))];
+    if !scan::any(&tables::REDEMPTIONS, &terms)? {
+        return Ok(found);
+    }
     spi::run(
         "SELECT r.id, c.code, c.name, c.kind, c.value::text, c.level, c.plans, c.meters, c.periods, r.subscription_id, u.used::text, u.times \
            FROM meterflow.coupon_redemptions r JOIN meterflow.coupons c ON c.tenant_id = r.tenant_id AND c.code = r.code, \

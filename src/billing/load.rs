@@ -11,9 +11,13 @@ use crate::core::pricing::{Amount, Model};
 use crate::core::proration::Method;
 use crate::core::ranges::Ranges;
 use crate::core::subscription::{Charge, Item, Length, NEVER, Phase, Plan, Price, Rank, Subscription};
+use crate::ledger::tables::PAID_FOR;
 use crate::pg::error::{Fail, Outcome};
+use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::spi::{self, Row, See};
 use crate::rating::models;
+
+use super::tables;
 
 /// Whose subscriptions.
 #[derive(Clone, Copy)]
@@ -87,23 +91,40 @@ pub fn accounts(tenant: &str, whose: Whose<'_>) -> Outcome<Vec<Account>> {
 /// Customer by customer: for a join with those that it pays for, a plan made before there are statistics goes through all
 /// subscriptions of the tenant.
 fn paid_by(tenant: &str, payer: &str) -> Outcome<Vec<Account>> {
-    let mut customers = Vec::new();
-    spi::run(
-        "SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.payer_id = $2 \
-         UNION ALL SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.id = $2 AND c.payer_id IS NULL",
-        &[tenant.into(), payer.into()],
-        See::Statement,
-        |row| {
-            customers.push(row.text(0)?);
-            Ok(())
-        },
-    )?;
     let mut found = Vec::new();
-    for customer in &customers {
+    for customer in &customers_of(tenant, payer)? {
         found.extend(accounts(tenant, Whose::Customer(customer))?);
     }
     found.sort_by_key(|account| account.timeline.id);
     Ok(found)
+}
+
+/// Whom a customer pays for: itself, unless another does, and those that name it.
+pub fn customers_of(tenant: &str, payer: &str) -> Outcome<Vec<String>> {
+    let of = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(payer))];
+    let mut customers = Vec::new();
+    Reader::open(&tables::CUSTOMERS)?.rows(&of, |row| {
+        if row.is_null(0) {
+            customers.push(payer.to_string());
+        }
+        Ok(())
+    })?;
+    Reader::open(&PAID_FOR)?.rows(&of, |row| {
+        customers.push(row.text(0)?);
+        Ok(())
+    })?;
+    Ok(customers)
+}
+
+pub fn plan_currency(tenant: &str, key: &str, version: i32) -> Outcome<Option<String>> {
+    let plan =
+        [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(key)), (2, Is::Equal, Value::Int4(version))];
+    let mut currency = None;
+    Reader::open(&tables::PLANS)?.rows(&plan, |row| {
+        currency = Some(row.text(0)?);
+        Ok(())
+    })?;
+    Ok(currency)
 }
 
 /// A subscription before its plans are read.

@@ -21,6 +21,7 @@ mod reproduce;
 #[allow(clippy::too_many_arguments)] // make_invoice() is called from SQL alone
 mod run;
 mod store;
+mod tables;
 
 use pgrx::prelude::*;
 
@@ -28,6 +29,7 @@ use crate::pg::datum::{timestamptz, unix_micros};
 use crate::pg::error::{Outcome, raise};
 use crate::pg::settings;
 
+pub use load::{customers_of, plan_currency};
 pub use open::{cost, open};
 
 use charges::Purpose;

@@ -72,7 +72,7 @@ fn finalize_one_off(invoice_id: i64, idempotency_key: &str, issued_at: Timestamp
         let lines = reload(&tenant, invoice_id, &currency)?;
         let bill = bill(&tenant, &payer, &currency, at);
         let (settings, computed) = complete(&bill, lines)?;
-        computed.rewrite(&tenant, invoice_id)?;
+        computed.rewrite(&bill, invoice_id)?;
         run::fix(&bill, invoice_id, computed, &settings, Some(idempotency_key))?;
         Ok(Some(invoice_id))
     };

@@ -183,7 +183,7 @@ impl Books {
                     source: Source::Grant(id),
                     wallet: place,
                     priority: row.int4(3)?,
-                    promotional: row.bytes(1)?.text() == "promotional",
+                    promotional: row.is(1, "promotional")?,
                     remaining: stored(row, 2)?,
                     effective_at: row.time(4)?,
                     expires_at: row.time(5)?,
@@ -249,7 +249,7 @@ impl Books {
 fn wallet(tenant: &str, row: &Row<'_>, totals: &Totals) -> Outcome<Wallet> {
     let id = row.int8(0)?;
     let unit = if row.is_null(1) { None } else { Some(unit(tenant, row.text(1)?)?) };
-    let limit = match (row.bytes(3)?.text() == "postpaid", row.is_null(4)) {
+    let limit = match (row.is(3, "postpaid")?, row.is_null(4)) {
         (false, _) => Limit::Of(Amount::ZERO),
         (true, true) => Limit::Unlimited,
         (true, false) => Limit::Of(stored(row, 4)?),

@@ -36,7 +36,7 @@ impl Account {
                     rollover_min: stored(row, 9)?,
                     rollover_max: if row.is_null(10) { None } else { Some(stored(row, 10)?) },
                 };
-                let (promotional, priority) = (row.bytes(2)?.text() == "promotional", row.int4(3)?);
+                let (promotional, priority) = (row.is(2, "promotional")?, row.int4(3)?);
                 let broken = |why: String| Fail::corrupt(format!("the periods of recurring grant {rule}: {why}"));
                 let interval =
                     Interval::parse(&row.text(4)?, row.int4(5)?).map_err(|error| broken(error.to_string()))?;

@@ -60,7 +60,7 @@ impl Life {
     /// Of a grant, from four columns: kind, priority, effective_at, expires_at.
     pub fn read(row: &Row<'_>, first: usize) -> Outcome<Life> {
         Ok(Life {
-            promotional: row.bytes(first)?.text() == kind(true),
+            promotional: row.is(first, kind(true))?,
             priority: row.int4(first + 1)?,
             effective_at: row.time(first + 2)?,
             expires_at: row.time(first + 3)?,

@@ -26,6 +26,15 @@ const LONG_NEGATIVE: u16 = 0x4000;
 /// What the short form can say.
 const SHORT_SCALE_MAX: u32 = 63;
 
+/// Whether a varlena is neither compressed nor kept elsewhere: most are as they are read.
+///
+/// SAFETY: the pointer is one to a varlena.
+#[inline]
+pub(super) unsafe fn is_plain(stored: *const pg_sys::varlena) -> bool {
+    // SAFETY: by contract; the first byte says.
+    unsafe { varlena::varatt_is_1b(stored) && !varlena::varatt_is_1b_e(stored) || varlena::varatt_is_4b_u(stored) }
+}
+
 /// The payload of a varlena, detoasted if it was toasted.
 ///
 /// # Safety
@@ -35,12 +44,7 @@ unsafe fn payload<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let stored: *mut pg_sys::varlena = datum.cast_mut_ptr();
     // SAFETY: as promised by the caller; detoasting returns the same or a copy in the context of the call.
     unsafe {
-        let plain =
-            if varlena::varatt_is_1b(stored) && !varlena::varatt_is_1b_e(stored) || varlena::varatt_is_4b_u(stored) {
-                stored
-            } else {
-                pg_sys::pg_detoast_datum_packed(stored)
-            };
+        let plain = if is_plain(stored) { stored } else { pg_sys::pg_detoast_datum_packed(stored) };
         std::slice::from_raw_parts(varlena::vardata_any(plain).cast(), varlena::varsize_any_exhdr(plain))
     }
 }

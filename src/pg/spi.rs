@@ -11,6 +11,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, pg_sys};
 
 use super::error::{Fail, Outcome, SqlState};
+use super::numeric::is_plain;
 use super::session::PinnedSearchPath;
 
 /// Which state of the database a query sees.
@@ -72,10 +73,15 @@ impl<'a> Row<'a> {
         // SAFETY: the column is a varlena by contract; it lives as long as the row.
         unsafe {
             let stored: *mut pg_sys::varlena = self.values[column].cast_mut_ptr();
-            let packed = pg_sys::pg_detoast_datum_packed(stored);
+            let packed = if is_plain(stored) { stored } else { pg_sys::pg_detoast_datum_packed(stored) };
             let copy = if packed == stored { std::ptr::null_mut() } else { packed };
             Ok(Bytes { bytes: pgrx::varlena::varlena_to_byte_slice(packed), copy })
         }
+    }
+
+    /// Whether a text column says this.
+    pub fn is(&self, column: usize, text: &str) -> Outcome<bool> {
+        Ok(*self.bytes(column)? == *text.as_bytes())
     }
 
     pub fn with_bytes<R>(&self, column: usize, f: impl FnOnce(&[u8]) -> R) -> Outcome<R> {

@@ -1,16 +1,51 @@
 //! `wallet_balance()`: one statement, one snapshot, no lock, nothing written.
 
+use std::collections::BTreeSet;
+
 use pgrx::prelude::*;
 
-use crate::core::ledger::{Limit, Purse};
+use crate::billing;
+use crate::core::ledger::{Limit, Purse, Wallet};
 use crate::core::pricing::{Amount, Money, Rounding};
 use crate::ledger::{load, load_past, too_large};
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Outcome, raise};
+use crate::pg::scan::{Is, Reader, Table, Value};
 use crate::pg::settings;
-use crate::pg::spi::{self, See};
 
 use super::position::Position;
+
+static WALLETS: Table = Table {
+    name: "wallets",
+    parts: &[("wallets", "wallets_name_key")],
+    key: &["tenant_id", "customer_id", "currency", "name"],
+    columns: &["currency", "id"],
+    ..Table::PLAIN
+};
+
+/// Invoices, of which those that are no drafts have been issued at a time.
+static ISSUED: Table = Table {
+    name: "invoices",
+    parts: &[("invoices", "invoices_customer_idx")],
+    key: &["tenant_id", "customer_id", "bill_at"],
+    columns: &["currency", "issued_at"],
+    ..Table::PLAIN
+};
+
+static UNPAID: Table = Table {
+    parts: &[("invoices", "invoices_open_idx")],
+    key: &["tenant_id", "customer_id"],
+    only: Some("status = 'finalized'"),
+    ..ISSUED
+};
+
+static SUBSCRIBED: Table = Table {
+    name: "subscriptions",
+    parts: &[("subscriptions", "subscriptions_customer_idx")],
+    key: &["tenant_id", "customer_id"],
+    columns: &["plan_key", "plan_version"],
+    ..Table::PLAIN
+};
 
 type BalanceRow = (
     Option<i64>,
@@ -52,11 +87,13 @@ fn balance_rows(
     let rows = (|| {
         let tenant = settings::tenant();
         let mut rows = Vec::new();
-        for currency in currencies(&tenant, customer_id, currency)? {
-            let read = if as_of < crate::pg::session::statement_time() { load_past } else { load };
-            let account = read(&tenant, customer_id, &currency, as_of, as_of)?;
-            let before = account.purse.clone();
-            rows.extend(of_position(before, &Position::of(account)?, &currency)?);
+        let past = as_of < crate::pg::session::statement_time();
+        for currency in currencies(&tenant, customer_id, currency, past)? {
+            let read = if past { load_past } else { load };
+            let mut account = read(&tenant, customer_id, &currency, as_of, as_of)?;
+            account.purse.settle().map_err(too_large)?;
+            let wallets = before_debts(&account.purse)?;
+            rows.extend(of_position(wallets, &Position::of(account)?, &currency)?);
         }
         Ok(rows)
     })();
@@ -64,51 +101,71 @@ fn balance_rows(
 }
 
 /// The currencies that a customer has wallets or debts in.
-fn currencies(tenant: &str, customer: &str, asked: Option<&str>) -> Outcome<Vec<String>> {
+fn currencies(tenant: &str, customer: &str, asked: Option<&str>, past: bool) -> Outcome<BTreeSet<String>> {
     if let Some(currency) = asked {
-        return Ok(vec![currency.to_string()]);
+        return Ok(BTreeSet::from([currency.to_string()]));
     }
-    let mut currencies = Vec::new();
-    spi::run(
-        // Row by row from the customer on, whatever is known of how many there are.
-        "SELECT w.currency FROM meterflow.wallets w WHERE w.tenant_id = $1 AND w.customer_id = $2 \
-         UNION SELECT i.currency FROM meterflow.invoices i WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.issued_at IS NOT NULL \
-         UNION SELECT (SELECT p.currency FROM meterflow.plans p WHERE p.tenant_id = s.tenant_id AND p.key = s.plan_key AND p.version = s.plan_version) \
-                 FROM (SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.payer_id = $2 \
-                       UNION ALL SELECT c.id FROM meterflow.customers c WHERE c.tenant_id = $1 AND c.id = $2 AND c.payer_id IS NULL) c, \
-                      LATERAL (SELECT n.* FROM meterflow.subscriptions n WHERE n.tenant_id = $1 AND n.customer_id = c.id OFFSET 0) s \
-         ORDER BY 1",
-        &[tenant.into(), customer.into()],
-        See::Statement,
-        |row| {
-            currencies.push(row.text(0)?);
+    let mut currencies = BTreeSet::new();
+    let of = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(customer))];
+    // What is paid by now may have been a debt then.
+    for table in [&WALLETS, if past { &ISSUED } else { &UNPAID }] {
+        Reader::open(table)?.rows(&of, |row| {
+            if !row.is_null(1) {
+                currencies.insert(row.text(0)?);
+            }
             Ok(())
-        },
-    )?;
+        })?;
+    }
+    let mut plans = BTreeSet::new();
+    let mut subscriptions = Reader::open(&SUBSCRIBED)?;
+    for customer in billing::customers_of(tenant, customer)? {
+        let of = [of[0], (1, Is::Equal, Value::Text(&customer))];
+        subscriptions.rows(&of, |row| {
+            plans.insert((row.text(0)?, row.int4(1)?));
+            Ok(())
+        })?;
+    }
+    for (key, version) in plans {
+        currencies.extend(billing::plan_currency(tenant, &key, version)?);
+    }
     Ok(currencies)
 }
 
-fn of_position(mut before: Purse, position: &Position, currency: &str) -> Outcome<Vec<BalanceRow>> {
-    before.settle().map_err(too_large)?;
-    let digits = before.digits;
+/// A wallet before debts have taken of it.
+struct Before {
+    wallet: Wallet,
+    /// What it holds less what it owes, in its unit.
+    balance: Amount,
+    /// What it owes, in minor units.
+    owed: i128,
+}
+
+fn before_debts(purse: &Purse) -> Outcome<Vec<Before>> {
+    let one = |(place, wallet): (usize, &Wallet)| {
+        let owed = purse.minor(place, &wallet.overdraft, Rounding::Up)?;
+        Ok(Before { wallet: wallet.clone(), balance: purse.balance(place)?, owed })
+    };
+    purse.wallets.iter().enumerate().map(one).collect::<Result<_, _>>().map_err(too_large)
+}
+
+fn of_position(wallets: Vec<Before>, position: &Position, currency: &str) -> Outcome<Vec<BalanceRow>> {
+    let digits = position.account.purse.digits;
     let money = |minor: i128| Money::new(minor.into(), digits).to_string();
     let mut rows = Vec::new();
     // What no wallet carries is the last's that can carry anything: a debt must not vanish for want of credit.
-    let last = before.wallets.iter().rposition(|wallet| crate::ledger::covers(wallet, None));
+    let last = wallets.iter().rposition(|before| crate::ledger::covers(&before.wallet, None));
     // What will be given back is no credit before it has been.
     let mut rest = position.shares.last().copied().unwrap_or_default();
     rest.open_usage = rest.open_usage.max(0);
-    for (place, wallet) in before.wallets.iter().enumerate() {
+    for (place, Before { wallet, balance, owed }) in wallets.into_iter().enumerate() {
         let mut share = position.shares[place];
         if last == Some(place) {
             share.open_usage += rest.open_usage;
             share.unpaid += rest.unpaid;
             share.held += rest.held;
         }
-        let held_credits = before.balance(place).map_err(too_large)?;
-        let owed = before.minor(place, &wallet.overdraft, Rounding::Up).map_err(too_large)?;
-        let balance = position.worth[place] - owed;
-        let left = balance - share.open_usage - share.unpaid - share.held;
+        let worth = position.worth[place] - owed;
+        let left = worth - share.open_usage - share.unpaid - share.held;
         let limit = match wallet.limit {
             Limit::Unlimited => None,
             Limit::Of(limit) => Some(crate::core::ledger::minor_of(&limit, digits, Rounding::Down).map_err(too_large)?),
@@ -116,11 +173,11 @@ fn of_position(mut before: Purse, position: &Position, currency: &str) -> Outcom
         let postpaid = wallet.limit != Limit::Of(Amount::ZERO);
         rows.push((
             Some(wallet.id),
-            Some(wallet.name.clone()),
+            Some(wallet.name),
             currency.to_string(),
             wallet.unit.as_ref().map(|unit| unit.key.clone()),
-            money(balance),
-            wallet.unit.as_ref().map(|_| held_credits.shortest().to_string()),
+            money(worth),
+            wallet.unit.as_ref().map(|_| balance.shortest().to_string()),
             money(share.open_usage),
             money(share.unpaid),
             money(share.held),

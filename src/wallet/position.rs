@@ -6,6 +6,7 @@ use crate::core::ledger::{Limit, Purse, Taken, Wallet};
 use crate::core::pricing::{Amount, Rounding};
 use crate::ledger::{self, Account, covers, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::spi::{self, See};
 
 /// What one wallet carries of a debt, in minor units.
@@ -210,25 +211,37 @@ fn fill(shares: &mut [Share], before: &[i128], after: &[i128], missing: i128, ad
 }
 
 fn unpaid_invoices(account: &Account) -> Outcome<i128> {
-    let (sql, at) = if account.past {
-        (
-            "SELECT coalesce(sum(i.amount_due - coalesce(p.paid, 0) - coalesce(n.offset_amount, 0)), 0) FROM meterflow.invoices i, \
-                 LATERAL (SELECT sum(CASE WHEN p.kind = 'payment' THEN p.amount - p.overpaid WHEN p.credit_note_id IS NULL THEN -p.amount END) AS paid \
-                            FROM meterflow.payments p WHERE p.tenant_id = i.tenant_id AND p.invoice_id = i.id AND p.received_at <= $4) p, \
-                 LATERAL (SELECT sum(n.offset_amount) AS offset_amount FROM meterflow.credit_notes n WHERE n.tenant_id = i.tenant_id AND n.invoice_id = i.id AND n.issued_at <= $4) n \
-           WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.currency = $3 AND i.issued_at <= $4 AND (i.voided_at IS NULL OR i.voided_at > $4)",
-            Some(account.purse.as_of),
-        )
-    } else {
-        (
-            "SELECT coalesce(sum(amount_due - amount_paid - amount_offset), 0) FROM meterflow.invoices \
-           WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'finalized'",
-            None,
-        )
-    };
-    let mut args =
-        vec![account.tenant.as_str().into(), account.customer.as_str().into(), account.currency.as_str().into()];
-    args.extend(at.map(spi::time));
-    let unpaid = spi::one(sql, &args, See::Statement, |row| account.money(&ledger::stored(row, 0)?))?;
+    if account.past {
+        return unpaid_then(account);
+    }
+    let of = [(0, Is::Equal, Value::Text(&account.tenant)), (1, Is::Equal, Value::Text(&account.customer))];
+    let mut unpaid = 0;
+    Reader::open(&ledger::tables::UNPAID)?.rows(&of, |row| {
+        if row.is(0, &account.currency)? {
+            let minor = |column| account.money(&ledger::stored(row, column)?);
+            unpaid += minor(1)? - minor(2)? - minor(3)?;
+        }
+        Ok(())
+    })?;
+    Ok(unpaid)
+}
+
+/// At a time of the past, as it is known now.
+fn unpaid_then(account: &Account) -> Outcome<i128> {
+    let unpaid = spi::one(
+        "SELECT coalesce(sum(i.amount_due - coalesce(p.paid, 0) - coalesce(n.offset_amount, 0)), 0) FROM meterflow.invoices i, \
+             LATERAL (SELECT sum(CASE WHEN p.kind = 'payment' THEN p.amount - p.overpaid WHEN p.credit_note_id IS NULL THEN -p.amount END) AS paid \
+                        FROM meterflow.payments p WHERE p.tenant_id = i.tenant_id AND p.invoice_id = i.id AND p.received_at <= $4) p, \
+             LATERAL (SELECT sum(n.offset_amount) AS offset_amount FROM meterflow.credit_notes n WHERE n.tenant_id = i.tenant_id AND n.invoice_id = i.id AND n.issued_at <= $4) n \
+       WHERE i.tenant_id = $1 AND i.customer_id = $2 AND i.currency = $3 AND i.issued_at <= $4 AND (i.voided_at IS NULL OR i.voided_at > $4)",
+        &[
+            account.tenant.as_str().into(),
+            account.customer.as_str().into(),
+            account.currency.as_str().into(),
+            spi::time(account.purse.as_of),
+        ],
+        See::Statement,
+        |row| account.money(&ledger::stored(row, 0)?),
+    )?;
     Ok(unpaid.unwrap_or_default())
 }

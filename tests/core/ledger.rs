@@ -10,7 +10,7 @@ use proptest::sample::select;
 
 use crate::core::invoice::Scope;
 use crate::core::ledger::*;
-use crate::core::pricing::Amount;
+use crate::core::pricing::{Amount, Rounding};
 
 #[path = "ledger/recurring.rs"]
 mod recurring;
@@ -135,6 +135,16 @@ fn sources(purse: &Purse) -> Vec<Source> {
 }
 
 proptest! {
+    #[test]
+    fn minor_units_are_as_rounded_the_long_way(
+        coefficient in prop_oneof![any::<i64>(), -100_000..100_000_i64], scale in 0..=24_u32, digits in 0..=12_u32,
+        rounding in select(vec![Rounding::Up, Rounding::Down, Rounding::HalfUp]),
+    ) {
+        let money = Amount::new(coefficient.into(), scale);
+        let rounded = money.round_to(digits, rounding).round(digits).unwrap().minor();
+        prop_assert_eq!(minor_of(&money, digits, rounding).unwrap(), rounded.as_i128());
+    }
+
     #[test]
     fn burn_order_is_total_and_the_same_whatever_comes_first(
         purse in any_purse(), seed in vec(any::<u32>(), 12), minor in 0..100_000_i128, debt in select(vec![650_i64, 980, NOW]),

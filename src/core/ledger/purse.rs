@@ -304,6 +304,9 @@ impl Purse {
 
 /// Money as minor units.
 pub fn minor_of(money: &Amount, digits: u32, rounding: Rounding) -> Result<i128, QuantityError> {
+    if let Some(minor) = money.whole_units(digits) {
+        return Ok(minor);
+    }
     let minor = money.round_to(digits, rounding).round(digits)?.minor();
     i128::try_from(minor).map_err(|_| QuantityError::TooLarge)
 }

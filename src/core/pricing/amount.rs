@@ -200,6 +200,17 @@ impl Amount {
         Ok(Money { minor, digits })
     }
 
+    /// How many units of 10^-`digits` it is, if it is a small and whole number of them, as most amounts of money are.
+    #[inline]
+    pub fn whole_units(&self, digits: u32) -> Option<i128> {
+        let coefficient = narrow(self.coefficient)?;
+        let unit = i64::checked_pow(10, self.scale.abs_diff(digits))?;
+        match self.scale <= digits {
+            true => Some(i128::from(coefficient) * i128::from(unit)),
+            false => (coefficient % unit == 0).then(|| i128::from(coefficient / unit)),
+        }
+    }
+
     /// The number `coefficient` · 10^-`scale`.
     pub fn new(coefficient: I256, scale: u32) -> Amount {
         Amount { coefficient, scale }.shortest()
