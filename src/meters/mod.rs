@@ -37,6 +37,25 @@ impl Meters {
     }
 }
 
+/// An error unless the tenant has such a meter, archived or not.
+pub fn must_exist(tenant: &str, key: &str) -> Outcome<()> {
+    static KEYS: Table = Table {
+        name: "meters",
+        parts: &[("meters", "meters_pkey")],
+        key: &["tenant_id", "key"],
+        columns: &["key"],
+        ..Table::PLAIN
+    };
+    let terms = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(key))];
+    if scan::any(&KEYS, &terms)? { Ok(()) } else { Err(unknown(tenant, key)) }
+}
+
+pub fn unknown(tenant: &str, key: &str) -> Fail {
+    Fail::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("meter \"{key}\" does not exist"))
+        .detail(format!("Tenant {tenant:?} has no such meter."))
+        .hint("SELECT key FROM meterflow.meters lists them; meterflow.tenant says whose they are.")
+}
+
 thread_local! {
     /// Meters of the tenants this session has written for, with the catalogue they were read from: its version, and
     /// the secret, which tells one CREATE EXTENSION from the next.

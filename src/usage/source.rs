@@ -62,9 +62,7 @@ pub fn answer(question: &Question<'_>) -> Outcome<Vec<Answer>> {
     let mut answers = Vec::with_capacity(question.meter_keys.len());
     for (place, key) in question.meter_keys.iter().enumerate() {
         let Some(newest) = versions.iter().rfind(|version| version.place == place) else {
-            return Err(Fail::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("meter \"{key}\" does not exist"))
-                .detail(format!("Tenant {:?} has no such meter.", question.tenant))
-                .hint("SELECT key FROM meterflow.meters lists them; meterflow.tenant says whose they are."));
+            return Err(meters::unknown(question.tenant, key));
         };
         let meter = &newest.meter;
         answers.push(Answer { kind: meter.kind, percentile: meter.percentile, states: FxHashMap::default() });

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 use crate::core::pricing::{Amount, Money};
 use crate::ledger::{Account, Act, Journal, covers, locked, stored, tables};
+use crate::meters;
 use crate::pg::cell::Cell;
 use crate::pg::datum::{rfc3339, sha256};
 use crate::pg::error::{Fail, Outcome, SqlState, or_if_taken, raise};
@@ -72,6 +73,9 @@ fn hold(
         locked(&tenant, customer, &money_currency, None, |account, now| {
             if let Some(id) = known_hold(&tenant, idempotency_key, &body)? {
                 return Ok(id);
+            }
+            if let Some(meter) = meter_key {
+                meters::must_exist(&tenant, meter)?;
             }
             let (minor, held_for) = match &asked {
                 Asked::Amount(sum) => (verbs::worth(&account, sum)?, None),

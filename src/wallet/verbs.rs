@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use crate::core::ledger::{Limit, Wallet};
 use crate::core::pricing::Rounding;
 use crate::ledger::{self, Account, Act, Journal, Life, Portion, covers, locked, too_large};
+use crate::meters;
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
@@ -188,6 +189,9 @@ fn debit(
         locked(&tenant, customer, &sum.currency, None, |account, now| {
             if let Some(id) = known(&tenant, idempotency_key, &body)? {
                 return Ok(id);
+            }
+            if let Some(meter) = meter_key {
+                meters::must_exist(&tenant, meter)?;
             }
             let of = Of { wallet, meter: meter_key };
             let mut journal = Journal::new(&tenant, now);

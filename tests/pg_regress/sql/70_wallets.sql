@@ -215,6 +215,8 @@ UPDATE meterflow.wallets SET plans = '{pro}' WHERE tenant_id = 'wallets' AND cus
 SELECT pg_temp.refused($$SELECT meterflow.debit('limited', 10.01, 'USD', 'x')$$);
 SELECT pg_temp.refused($$SELECT meterflow.debit('limited', 15.01, 'USD', 'x', meter_key => 'calls')$$);
 SELECT pg_temp.refused($$SELECT meterflow.debit('limited', 10.01, 'USD', 'x', meter_key => 'bytes')$$);
+SELECT pg_temp.refused($$SELECT meterflow.debit('limited', 1, 'USD', 'x', meter_key => 'cals')$$);
+SELECT pg_temp.refused($$SELECT meterflow.hold('limited', 1, 'USD', '1 hour', 'x', 'cals')$$);
 SELECT meterflow.debit('limited', 7, 'USD', 'limited 5', meter_key => 'calls') > 0 AS calls, meterflow.debit('limited', 1, 'USD', 'limited 6', wallet => 'fees') > 0 AS by_name;
 SELECT * FROM pg_temp.left_of('limited');
 SELECT pg_temp.refused($$INSERT INTO meterflow.wallets (customer_id, currency, name, charges) VALUES ('limited', 'USD', 'x', '{tax}')$$);
