@@ -23,9 +23,8 @@ impl Target {
         &'static self,
         keys: impl IntoIterator<Item = [scan::Value<'k>; KEYS]>,
     ) -> Outcome<usize> {
-        let plan = Plan::of(self, Deed::Update(&[]))?;
         let mut locked = 0;
-        if plan.by_query {
+        let Some((plan, rel)) = Plan::open(self, Deed::Update(&[]), pg_sys::RowShareLock)? else {
             let terms: Vec<String> =
                 self.key.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
             let sql = format!("SELECT FROM meterflow.{} WHERE {} FOR NO KEY UPDATE", self.name, terms.join(" AND "));
@@ -37,11 +36,10 @@ impl Target {
                 locked += 1;
             }
             return Ok(locked);
-        }
+        };
         // SAFETY: what is opened is closed here, or by the abort that an ERROR leads to.
         unsafe {
             pg_sys::PreventCommandIfReadOnly(c"SELECT FOR NO KEY UPDATE".as_ptr());
-            let rel = pg_sys::table_open(plan.rel, pg_sys::RowShareLock as pg_sys::LOCKMODE);
             let index = pg_sys::index_open(plan.index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let slot = pg_sys::table_slot_create(rel, std::ptr::null_mut());
             for key in keys {

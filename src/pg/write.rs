@@ -151,7 +151,7 @@ pub(super) unsafe fn find(
 /// What a deed takes, found out once.
 #[derive(Clone)]
 pub(super) struct Plan {
-    pub rel: pg_sys::Oid,
+    rel: pg_sys::Oid,
     /// The index that finds a row.
     pub index: pg_sys::Oid,
     /// Where the target's columns stand, and which of these change.
@@ -160,7 +160,7 @@ pub(super) struct Plan {
     /// What enters which index.
     entries: Rc<[(pg_sys::Oid, Entries)]>,
     /// It is for a query to do: the caller may not do it to the whole table, that has other columns, or a trigger would fire.
-    pub by_query: bool,
+    by_query: bool,
 }
 
 thread_local! {
@@ -169,13 +169,35 @@ thread_local! {
 }
 
 impl Plan {
-    pub fn of(target: &'static Target, deed: Deed) -> Outcome<Plan> {
+    fn of(target: &'static Target, deed: Deed) -> Outcome<Plan> {
         let key = match deed {
             Deed::Insert => (0, &[] as *const [&'static str]),
             Deed::Update(columns) => (1, std::ptr::from_ref(columns)),
         };
         let key = (std::ptr::from_ref(target), key, session::current_user());
         PLANS.with(|cache| session::of_relations(cache, key, || Plan::find(target, deed)))
+    }
+
+    /// With the table open; None: it is for a query to do.
+    pub fn open(target: &'static Target, deed: Deed, mode: u32) -> Outcome<Option<(Plan, pg_sys::Relation)>> {
+        let plan = Plan::of(target, deed)?;
+        if plan.by_query {
+            return Ok(None);
+        }
+        // SAFETY: the caller closes it, or the abort that an ERROR leads to.
+        let rel = unsafe { pg_sys::table_open(plan.rel, mode as pg_sys::LOCKMODE) };
+        if !session::has_heard() {
+            return Ok(Some((plan, rel)));
+        }
+        // SAFETY: it was opened here, and its lock stays.
+        unsafe { pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE) };
+        let plan = Plan::of(target, deed)?;
+        if plan.by_query {
+            return Ok(None);
+        }
+        // SAFETY: as above.
+        let rel = unsafe { pg_sys::table_open(plan.rel, mode as pg_sys::LOCKMODE) };
+        Ok(Some((plan, rel)))
     }
 
     fn find(target: &Target, deed: Deed) -> Outcome<(Plan, bool)> {
@@ -249,13 +271,9 @@ struct Executor {
 
 impl Writer {
     fn open(target: &'static Target, deed: Deed) -> Outcome<Option<Writer>> {
-        let plan = Plan::of(target, deed)?;
-        if plan.by_query {
-            return Ok(None);
-        }
-        // SAFETY: the relation and the slots are opened here and closed in drop, or by the abort that an ERROR leads to.
+        let Some((plan, rel)) = Plan::open(target, deed, pg_sys::RowExclusiveLock)? else { return Ok(None) };
+        // SAFETY: the relation and the slots are open until drop closes them, or the abort that an ERROR leads to.
         unsafe {
-            let rel = pg_sys::table_open(plan.rel, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             pg_sys::PreventCommandIfReadOnly(if matches!(deed, Deed::Insert) { c"INSERT" } else { c"UPDATE" }.as_ptr());
             let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &pg_sys::TTSOpsVirtual);
             let found = match deed {
