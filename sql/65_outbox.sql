@@ -123,7 +123,8 @@ CREATE FUNCTION meterflow.announce_change() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'announce_change';
 COMMENT ON FUNCTION meterflow.announce_change() IS 'Trigger: sessions that keep something of the table look again.';
 CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE OF tenant_id, kinds ON meterflow.outbox_consumers
-  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.announce_change();
+  FOR EACH ROW EXECUTE FUNCTION meterflow.announce_change();
+ALTER TABLE meterflow.outbox_consumers ENABLE ALWAYS TRIGGER announce_change;
 COMMENT ON TRIGGER announce_change ON meterflow.outbox_consumers IS 'Verbs of credit keep whether anybody waits for messages.';
 
 CREATE FUNCTION meterflow.outbox_fence() RETURNS void

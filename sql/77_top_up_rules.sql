@@ -21,7 +21,8 @@ COMMENT ON COLUMN meterflow.top_up_rules.cooldown IS 'How long after a request t
 COMMENT ON COLUMN meterflow.top_up_rules.monthly_cap IS 'What may be requested in a calendar month of the customer''s time zone, failed requests aside. Null: without limit.';
 COMMENT ON COLUMN meterflow.top_up_rules.expires_after IS 'How long the credit lives, from its payment on. Null: for ever.';
 CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE ON meterflow.top_up_rules
-  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.announce_change();
+  FOR EACH ROW EXECUTE FUNCTION meterflow.announce_change();
+ALTER TABLE meterflow.top_up_rules ENABLE ALWAYS TRIGGER announce_change;
 COMMENT ON TRIGGER announce_change ON meterflow.top_up_rules IS 'Verbs of credit keep whether there are rules.';
 
 CREATE TABLE meterflow.top_up_requests (

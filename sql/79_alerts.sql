@@ -130,7 +130,8 @@ CREATE TRIGGER queue_alert AFTER INSERT OR UPDATE ON meterflow.alerts
   FOR EACH ROW EXECUTE FUNCTION meterflow.queue_alert();
 COMMENT ON TRIGGER queue_alert ON meterflow.alerts IS 'Customers may be beyond a new alert already.';
 CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE ON meterflow.alerts
-  FOR EACH STATEMENT EXECUTE FUNCTION meterflow.announce_change();
+  FOR EACH ROW EXECUTE FUNCTION meterflow.announce_change();
+ALTER TABLE meterflow.alerts ENABLE ALWAYS TRIGGER announce_change;
 COMMENT ON TRIGGER announce_change ON meterflow.alerts IS 'Verbs of credit keep whether there are alerts of a balance.';
 
 CREATE FUNCTION meterflow.alert_period(alert meterflow.alerts, customer text, OUT period_start timestamptz, OUT period_end timestamptz)

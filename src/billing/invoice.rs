@@ -96,7 +96,8 @@ impl Terms {
             "SELECT net_terms::text, jsonb_strip_nulls(jsonb_build_object('id', id, 'name', name, 'email', email, 'address', address, 'tax_number', tax_number, 'timezone', timezone))::text \
                FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
             &[tenant.into(), payer.into()],
-            See::Statement,
+            // The customer is locked: as the invoice's taxes are, as of the lock.
+            See::Latest,
             |row| {
                 let net = if row.is_null(0) { None } else { Some(row.text(0)?) };
                 Ok(Terms { net, document: row.text(1)? })

@@ -53,7 +53,7 @@ impl Table {
             let mut table = Table { rel, indexes: Vec::new() };
             for index in indexes_of(rel).into_iter().filter_map(|oid| Index::open(oid)) {
                 if index.entries() != Entries::All {
-                    return Err(Fail::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "ingest can not maintain an index on an expression, with a WHERE clause, or an exclusion constraint")
+                    return Err(Fail::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "ingest can not maintain an index on an expression, with a WHERE clause, or of a constraint that excludes or is deferred")
                         .detail(format!("Index \"{}\" is one.", index.name()))
                         .hint("Drop it; create it on closed partitions only, or index a copy of the data."));
                 }

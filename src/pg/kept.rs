@@ -1,7 +1,7 @@
 //! What is true of a tenant by tables that hardly ever change, kept by each backend until one of them does.
 //!
 //! # Protocol
-//! A trigger on these tables, `announce_change()`, has PostgreSQL tell all backends of a changed relation. That message goes
+//! A trigger on the rows of these tables, `announce_change()`, in a replica too, has PostgreSQL tell all backends of a changed relation. That message goes
 //! out with the commit, just after the rows can be seen, and every look here first takes in what messages there are. So
 //! whoever asks after a COMMIT has returned knows of it; who asks at the same moment may have come before.
 //!
@@ -15,7 +15,7 @@ use pgrx::{pg_guard, pg_sys};
 use rustc_hash::FxHashMap;
 
 use super::error::Outcome;
-use super::{session, spi};
+use super::{lock, session, spi};
 
 thread_local! {
     /// Relations that somebody keeps something of; None: nobody listens yet.
@@ -34,6 +34,10 @@ pub type Cache<T> = RefCell<FxHashMap<String, (u64, T)>>;
 pub fn kept<T: Copy>(cache: &Cache<T>, tables: &[&str], tenant: &str, read: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     for table in tables {
         listen(session::relation(table)?);
+    }
+    // What is not read leaves no trace for SERIALIZABLE to see a conflict by.
+    if lock::is_serializable() {
+        return read();
     }
     // SAFETY: legal in a transaction; what it does is what taking a lock would have done.
     unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -74,8 +78,7 @@ unsafe extern "C-unwind" fn changed(_: pg_sys::Datum, relation: pg_sys::Oid) {
     }
 }
 
-/// Trigger for each statement that changes a table: whoever keeps something of it will look again. pgrx's own triggers are
-/// for rows.
+/// Trigger after a change: whoever keeps something of the table will look again. One of pgrx's own would read the row.
 #[pg_guard]
 #[unsafe(no_mangle)] // looked up by name; the name is ours alone
 pub extern "C-unwind" fn announce_change(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {

@@ -55,6 +55,11 @@ pub fn in_recovery() -> bool {
 }
 
 /// Whether the transaction takes a new snapshot for every statement.
+pub fn is_serializable() -> bool {
+    // SAFETY: reads a backend-local integer.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 }
+}
+
 pub fn is_read_committed() -> bool {
     // SAFETY: reads a backend-local integer.
     unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }

@@ -105,6 +105,9 @@ struct PartOf {
     places: Rc<[usize]>,
 }
 
+/// The lock on a table has brought news of relations: what was kept of it may not be so.
+struct Heard;
+
 thread_local! {
     /// By table and reader; no reader: for what every reader needs.
     static OPENINGS: session::Kept<(*const Table, pg_sys::Oid), Opening> = RefCell::default();
@@ -146,33 +149,33 @@ impl Reader {
         Reader::open_for(table, pg_sys::InvalidOid)
     }
 
-    fn open_for(table: &'static Table, user: pg_sys::Oid) -> Outcome<Reader> {
-        let reader = Reader::open_as_kept(table, user)?;
-        if session::has_heard() { Reader::open_as_kept(table, user) } else { Ok(reader) }
-    }
-
-    fn open_as_kept(table: &'static Table, reader: pg_sys::Oid) -> Outcome<Reader> {
+    fn open_for(table: &'static Table, reader: pg_sys::Oid) -> Outcome<Reader> {
         let key = (std::ptr::from_ref(table), reader);
-        let opening = OPENINGS.with(|cache| {
-            session::of_relations(cache, key, || {
-                let mut keeps = true;
-                if reader != pg_sys::InvalidOid {
-                    keeps = match session::reach(table.name, pg_sys::ACL_SELECT)? {
-                        Reach::All { keeps } => keeps,
-                        Reach::ByPolicy => return Ok((Opening { by_policy: true, parts: Rc::new([]) }, false)),
-                        Reach::Less => return Err(refuse(table.name)),
-                    };
-                }
-                let parts = table.parts.iter().map(|part| PartOf::find(part, table)).collect::<Outcome<_>>()?;
-                Ok((Opening { by_policy: false, parts }, keeps))
-            })
-        })?;
-        let mut reader = Reader { table, parts: None };
-        if !opening.by_policy {
-            let parts = opening.parts.iter().filter_map(|part| Part::open(part, table.filled));
-            reader.parts = Some(parts.collect());
+        // Again when a lock has brought news. With all locks taken there is none any more.
+        loop {
+            let opening = OPENINGS.with(|cache| {
+                session::of_relations(cache, key, || {
+                    let mut keeps = true;
+                    if reader != pg_sys::InvalidOid {
+                        keeps = match session::reach(table.name, pg_sys::ACL_SELECT)? {
+                            Reach::All { keeps } => keeps,
+                            Reach::ByPolicy => return Ok((Opening { by_policy: true, parts: Rc::new([]) }, false)),
+                            Reach::Less => return Err(refuse(table.name)),
+                        };
+                    }
+                    let parts = table.parts.iter().map(|part| PartOf::find(part, table)).collect::<Outcome<_>>()?;
+                    Ok((Opening { by_policy: false, parts }, keeps))
+                })
+            })?;
+            if opening.by_policy {
+                return Ok(Reader { table, parts: None });
+            }
+            let parts: Result<Vec<Option<Part>>, Heard> =
+                opening.parts.iter().map(|part| Part::open(part, table.filled)).collect();
+            if let Ok(parts) = parts {
+                return Ok(Reader { table, parts: Some(parts.into_iter().flatten().collect()) });
+            }
         }
-        Ok(reader)
     }
 
     /// Hands over each row that meets the terms, which are in order of the key's columns.
@@ -211,16 +214,23 @@ impl Reader {
 
 impl PartOf {
     fn find((heap, index): &(&str, &str), table: &Table) -> Outcome<PartOf> {
-        let (heap, index) = (session::relation(heap)?, session::relation(index)?);
+        let heap = session::relation(heap)?;
         // SAFETY: opened and closed here, or by the abort that an ERROR leads to.
-        let (places, valid) = unsafe {
+        let (index, places, valid) = unsafe {
             let rel = pg_sys::table_open(heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let places = bulk::places((*rel).rd_att, table.columns);
-            let by = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let valid = (*(*by).rd_index).indisvalid;
-            pg_sys::index_close(by, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let found = loop {
+                // While the table is locked another may take the index's name, but the index is not dropped.
+                let index = session::relation(index)?;
+                let by = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+                let valid = (*(*by).rd_index).indisvalid;
+                pg_sys::index_close(by, pg_sys::NoLock as pg_sys::LOCKMODE);
+                if valid || !session::has_heard() {
+                    break (index, places?, valid);
+                }
+            };
             pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
-            (places?, valid)
+            found
         };
         if !valid {
             return Err(Fail::corrupt("an index of meterflow is not valid").hint("REINDEX the schema meterflow."));
@@ -231,19 +241,23 @@ impl PartOf {
 
 impl Part {
     /// None when the table has no page, unless nobody looks: then it has had no row since any snapshot that anyone holds.
-    fn open(of: &PartOf, filled: bool) -> Option<Part> {
+    fn open(of: &PartOf, filled: bool) -> Result<Option<Part>, Heard> {
         // SAFETY: opened here, closed in drop (or at the abort that an ERROR leads to). The active snapshot is that of
         // the statement that called us and outlives the call, and so the scan.
         unsafe {
             let heap = pg_sys::table_open(of.heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            if session::has_heard() {
+                pg_sys::table_close(heap, pg_sys::NoLock as pg_sys::LOCKMODE);
+                return Err(Heard);
+            }
             if !filled && pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
                 pg_sys::table_close(heap, pg_sys::NoLock as pg_sys::LOCKMODE);
-                return None;
+                return Ok(None);
             }
             let index = pg_sys::index_open(of.index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
             let scan = begin_scan(heap, index, pg_sys::GetActiveSnapshot(), MOST_TERMS as i32);
-            Some(Part { heap, index, slot, scan, places: of.places.clone() })
+            Ok(Some(Part { heap, index, slot, scan, places: of.places.clone() }))
         }
     }
 

@@ -213,7 +213,7 @@ impl Plan {
         let (rel, index) = (session::relation(target.name)?, session::relation(target.index)?);
         let names: Vec<&str> = target.columns.iter().map(|(name, _)| *name).collect();
         // SAFETY: the table is open while it is asked; it is closed here, or by the abort that an ERROR leads to.
-        let plan = unsafe {
+        let (plan, complete) = unsafe {
             let open = pg_sys::table_open(rel, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             let desc = (*open).rd_att;
             let of_kind =
@@ -221,9 +221,12 @@ impl Plan {
             let places = bulk::places(desc, &names).unwrap_or_default();
             let as_known = (*desc).natts as usize == places.len() && places.iter().zip(target.columns).all(of_kind);
             let mut entries = Vec::new();
-            for oid in indexes_of(open) {
-                entries.extend(Index::open(oid).map(|index| (oid, index.entries())));
+            let oids = indexes_of(open);
+            for oid in &oids {
+                entries.extend(Index::open(*oid).map(|index| (*oid, index.entries())));
             }
+            // One that takes no entries yet will.
+            let complete = entries.len() == oids.len();
             let plan = Plan {
                 rel,
                 index,
@@ -233,9 +236,9 @@ impl Plan {
                 by_query: !whole || !as_known || has_trigger(open, deed),
             };
             pg_sys::table_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
-            plan
+            (plan, complete)
         };
-        Ok((plan, keeps))
+        Ok((plan, keeps && complete))
     }
 }
 
