@@ -83,15 +83,15 @@ struct Payer {
 }
 
 /// What an invoice says of the customer who pays.
-pub struct Terms {
+pub struct Recipient {
     /// An interval, as text.
-    pub net: Option<String>,
+    pub net_terms: Option<String>,
     /// JSON, as it is to be printed.
     pub document: String,
 }
 
-impl Terms {
-    pub fn read(tenant: &str, payer: &str) -> Outcome<Terms> {
+impl Recipient {
+    pub fn read(tenant: &str, payer: &str) -> Outcome<Recipient> {
         spi::one(
             "SELECT net_terms::text, jsonb_strip_nulls(jsonb_build_object('id', id, 'name', name, 'email', email, 'address', address, 'tax_number', tax_number, 'timezone', timezone))::text \
                FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
@@ -99,8 +99,8 @@ impl Terms {
             // The customer is locked: as the invoice's taxes are, as of the lock.
             See::Latest,
             |row| {
-                let net = if row.is_null(0) { None } else { Some(row.text(0)?) };
-                Ok(Terms { net, document: row.text(1)? })
+                let net_terms = if row.is_null(0) { None } else { Some(row.text(0)?) };
+                Ok(Recipient { net_terms, document: row.text(1)? })
             },
         )?
         .ok_or_else(|| no_customer(payer))

@@ -11,7 +11,7 @@ use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::charges::Purpose;
-use super::invoice::{self, Bill, Computed, Known, Settings, Terms};
+use super::invoice::{self, Bill, Computed, Known, Recipient, Settings};
 use super::load::{Account, unreckonable};
 use super::reproduce::Replaced;
 use super::store;
@@ -162,8 +162,8 @@ fn advance(bill: &Bill<'_>, account: &Account, settings: &Settings) -> Outcome<(
 
 /// Makes an invoice final: credits are used up, a negative total is put to the payer's credit, and it gets its number.
 pub fn fix(bill: &Bill<'_>, id: i64, computed: Computed, settings: &Settings, key: Option<&str>) -> Outcome<()> {
-    let terms = Terms::read(bill.tenant, bill.payer)?;
-    let net_terms = terms.net.as_deref().unwrap_or(&settings.net_terms);
+    let recipient = Recipient::read(bill.tenant, bill.payer)?;
+    let net_terms = recipient.net_terms.as_deref().unwrap_or(&settings.net_terms);
     let credit = (computed.invoice.account_credit > 0).then(|| computed.money(computed.invoice.account_credit));
     computed.credit.pay(id)?;
     spi::run(

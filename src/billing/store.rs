@@ -10,7 +10,7 @@ use crate::pg::datum;
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::spi::{self, See};
 
-use super::invoice::{Bill, Computed, Known, Settings, Terms, kind};
+use super::invoice::{Bill, Computed, Known, Recipient, Settings, kind};
 
 /// A row of `invoice_lines`.
 #[derive(Serialize)]
@@ -169,7 +169,7 @@ impl Computed {
         replaces: Option<i64>,
     ) -> Outcome<i64> {
         let invoice = &self.invoice;
-        let terms = Terms::read(bill.tenant, bill.payer)?;
+        let recipient = Recipient::read(bill.tenant, bill.payer)?;
         let id = spi::one(
             "INSERT INTO meterflow.invoices (tenant_id, customer_id, currency, kind, bill_at, subtotal, discount, promotional, tax, total, credited, \
                     amount_due, customer, seller, known_batch, known_missing, replaces) \
@@ -187,7 +187,7 @@ impl Computed {
                 self.money(invoice.total).into(),
                 self.money(invoice.paid_credit).into(),
                 self.money(invoice.amount_due).into(),
-                terms.document.as_str().into(),
+                recipient.document.as_str().into(),
                 settings.seller.as_str().into(),
                 known.map(|known| known.last).into(),
                 known.map(|known| known.missing.clone()).into(),
@@ -204,7 +204,7 @@ impl Computed {
     /// Replaces the amounts and parts of a draft.
     pub fn rewrite(&self, bill: &Bill<'_>, id: i64) -> Outcome<()> {
         let tenant = bill.tenant;
-        let terms = Terms::read(tenant, bill.payer)?;
+        let recipient = Recipient::read(tenant, bill.payer)?;
         delete_parts(tenant, id)?;
         let invoice = &self.invoice;
         spi::run(
@@ -220,7 +220,7 @@ impl Computed {
                 self.money(invoice.total).into(),
                 self.money(invoice.paid_credit).into(),
                 self.money(invoice.amount_due).into(),
-                terms.document.as_str().into(),
+                recipient.document.as_str().into(),
             ],
             See::Write,
             |_| Ok(()),

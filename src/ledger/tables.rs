@@ -18,7 +18,19 @@ pub static WALLETS: Table = Table {
     name: "wallets",
     parts: &[("wallets", "wallets_name_key")],
     key: &["tenant_id", "customer_id", "currency", "name"],
-    columns: &["id", "credit_unit", "name", "kind", "credit_limit", "priority", "meters", "prices", "plans", "charges"],
+    columns: &[
+        "id",
+        "credit_unit",
+        "name",
+        "kind",
+        "credit_limit",
+        "priority",
+        "meters",
+        "prices",
+        "plans",
+        "charges",
+        "currency",
+    ],
     filled: true,
     ..Table::PLAIN
 };
@@ -73,7 +85,7 @@ pub static SUBSCRIPTIONS: Table = Table {
     name: "subscriptions",
     parts: &[("subscriptions", "subscriptions_customer_idx")],
     key: &["tenant_id", "customer_id"],
-    columns: &["id"],
+    columns: &["plan_key", "plan_version"],
     ..Table::PLAIN
 };
 

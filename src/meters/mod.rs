@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::core::key::Secret;
 use crate::core::meter::{Definition, Meter};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
-use crate::pg::scan::{self, Access, Is, Reader, Table, Value};
+use crate::pg::scan::{self, Is, Reader, Table, Value};
 use crate::pg::spi::{self, Row, See};
 
 /// All versions of all meters of a tenant, by the name of the events they measure.
@@ -111,7 +111,7 @@ pub fn of_tenant(tenant: &str, catalogue: Catalogue) -> Outcome<Rc<Meters>> {
 /// All versions of the tenant's meters in the statement's snapshot. `catalogue` is of the same snapshot: whoever changes
 /// a meter holds the row that has the version, so equal versions mean equal meters.
 pub fn versions(tenant: &str, catalogue: Catalogue) -> Outcome<Rc<Versions>> {
-    let for_all = scan::access("meter_versions")? == Access::All;
+    let for_all = scan::reads_all("meter_versions")?;
     let cached = READ.with_borrow(|tenants| {
         tenants
             .get(tenant)

@@ -8,7 +8,7 @@ pub(super) struct Index {
     info: *mut pg_sys::IndexInfo,
     /// Places of its columns in the table's; an expression has none.
     columns: Vec<usize>,
-    pub unique: bool,
+    unique: bool,
 }
 
 /// What enters an index.

@@ -1,13 +1,15 @@
 //! What is true of a tenant by tables that hardly ever change, kept by each backend until one of them does.
 //!
 //! # Protocol
-//! A trigger on the rows of these tables, `announce_change()`, in a replica too, has PostgreSQL tell all backends of a changed relation. That message goes
-//! out with the commit, just after the rows can be seen, and every look here first takes in what messages there are. So
-//! whoever asks after a COMMIT has returned knows of it; who asks at the same moment may have come before.
+//! A trigger on the rows of these tables, `announce_change()`, in a replica too, has PostgreSQL tell all backends of a changed
+//! relation. That message goes out with the commit, just after the rows can be seen, and every look here first takes in
+//! what messages there are. So whoever asks after a COMMIT has returned knows of it; who asks at the same moment may have come before.
 //!
 //! A value is read in a snapshot of its own, taken after the count of messages that it is kept under: a change that commits
 //! later than that snapshot sends its message later than the count, and the value is not found again. What the own
 //! transaction has changed counts at once, and is forgotten with it: an abort sends the same messages to itself.
+//!
+//! Proof: tests/isolation/specs/credit_watched.spec.
 
 use std::cell::{Cell, RefCell};
 

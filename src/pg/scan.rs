@@ -113,20 +113,17 @@ thread_local! {
     static OPENINGS: session::Kept<(*const Table, pg_sys::Oid), Opening> = RefCell::default();
 }
 
-/// How far the caller may read a table.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Access {
-    All,
-    /// Row-level security decides.
-    ByPolicy,
+/// Whether the caller may read all of a table, and not what policies show of it. Raises the error of a query when it may not
+/// read the table.
+pub fn reads_all(name: &str) -> Outcome<bool> {
+    Ok(reach(name)? != Reach::ByPolicy)
 }
 
-/// Raises the error of a query when the caller may not read the table.
-pub fn access(name: &str) -> Outcome<Access> {
+/// How far the caller may read a table: all of it, or by policy.
+fn reach(name: &str) -> Outcome<Reach> {
     match session::reach(name, pg_sys::ACL_SELECT)? {
-        Reach::All { .. } => Ok(Access::All),
-        Reach::ByPolicy => Ok(Access::ByPolicy),
         Reach::Less => Err(refuse(name)),
+        reach => Ok(reach),
     }
 }
 
@@ -155,14 +152,13 @@ impl Reader {
         loop {
             let opening = OPENINGS.with(|cache| {
                 session::of_relations(cache, key, || {
-                    let mut keeps = true;
-                    if reader != pg_sys::InvalidOid {
-                        keeps = match session::reach(table.name, pg_sys::ACL_SELECT)? {
-                            Reach::All { keeps } => keeps,
-                            Reach::ByPolicy => return Ok((Opening { by_policy: true, parts: Rc::new([]) }, false)),
-                            Reach::Less => return Err(refuse(table.name)),
-                        };
-                    }
+                    let reach = match reader {
+                        pg_sys::InvalidOid => Reach::All { keeps: true },
+                        _ => reach(table.name)?,
+                    };
+                    let Reach::All { keeps } = reach else {
+                        return Ok((Opening { by_policy: true, parts: Rc::new([]) }, false));
+                    };
                     let parts = table.parts.iter().map(|part| PartOf::find(part, table)).collect::<Outcome<_>>()?;
                     Ok((Opening { by_policy: false, parts }, keeps))
                 })

@@ -180,24 +180,21 @@ impl Plan {
 
     /// With the table open; None: it is for a query to do.
     pub fn open(target: &'static Target, deed: Deed, mode: u32) -> Outcome<Option<(Plan, pg_sys::Relation)>> {
-        let plan = Plan::of(target, deed)?;
-        if plan.by_query {
-            return Ok(None);
+        // Again when the lock has brought news, as for reading.
+        loop {
+            let plan = Plan::of(target, deed)?;
+            if plan.by_query {
+                return Ok(None);
+            }
+            // SAFETY: the caller closes it, or the abort that an ERROR leads to; or it is closed here, and its lock stays.
+            unsafe {
+                let rel = pg_sys::table_open(plan.rel, mode as pg_sys::LOCKMODE);
+                if !session::has_heard() {
+                    return Ok(Some((plan, rel)));
+                }
+                pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+            }
         }
-        // SAFETY: the caller closes it, or the abort that an ERROR leads to.
-        let rel = unsafe { pg_sys::table_open(plan.rel, mode as pg_sys::LOCKMODE) };
-        if !session::has_heard() {
-            return Ok(Some((plan, rel)));
-        }
-        // SAFETY: it was opened here, and its lock stays.
-        unsafe { pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE) };
-        let plan = Plan::of(target, deed)?;
-        if plan.by_query {
-            return Ok(None);
-        }
-        // SAFETY: as above.
-        let rel = unsafe { pg_sys::table_open(plan.rel, mode as pg_sys::LOCKMODE) };
-        Ok(Some((plan, rel)))
     }
 
     fn find(target: &Target, deed: Deed) -> Outcome<(Plan, bool)> {

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::billing;
 use crate::core::ledger::{Limit, Purse, Wallet};
 use crate::core::pricing::{Amount, Money, Rounding};
+use crate::ledger::tables::{SUBSCRIPTIONS, UNPAID, WALLETS};
 use crate::ledger::{load, load_past, too_large};
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Outcome, raise};
@@ -15,35 +16,12 @@ use crate::pg::settings;
 
 use super::position::Position;
 
-static WALLETS: Table = Table {
-    name: "wallets",
-    parts: &[("wallets", "wallets_name_key")],
-    key: &["tenant_id", "customer_id", "currency", "name"],
-    columns: &["currency", "id"],
-    ..Table::PLAIN
-};
-
-/// Invoices, of which those that are no drafts have been issued at a time.
-static ISSUED: Table = Table {
+/// All invoices of a customer.
+static INVOICES: Table = Table {
     name: "invoices",
     parts: &[("invoices", "invoices_customer_idx")],
     key: &["tenant_id", "customer_id", "bill_at"],
-    columns: &["currency", "issued_at"],
-    ..Table::PLAIN
-};
-
-static UNPAID: Table = Table {
-    parts: &[("invoices", "invoices_open_idx")],
-    key: &["tenant_id", "customer_id"],
-    only: Some("status = 'finalized'"),
-    ..ISSUED
-};
-
-static SUBSCRIBED: Table = Table {
-    name: "subscriptions",
-    parts: &[("subscriptions", "subscriptions_customer_idx")],
-    key: &["tenant_id", "customer_id"],
-    columns: &["plan_key", "plan_version"],
+    columns: &["currency"],
     ..Table::PLAIN
 };
 
@@ -108,16 +86,15 @@ fn currencies(tenant: &str, customer: &str, asked: Option<&str>, past: bool) -> 
     let mut currencies = BTreeSet::new();
     let of = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(customer))];
     // What is paid by now may have been a debt then.
-    for table in [&WALLETS, if past { &ISSUED } else { &UNPAID }] {
+    let debts = if past { &INVOICES } else { &UNPAID };
+    for (table, column) in [(&WALLETS, 10), (debts, 0)] {
         Reader::open(table)?.rows(&of, |row| {
-            if !row.is_null(1) {
-                currencies.insert(row.text(0)?);
-            }
+            currencies.insert(row.text(column)?);
             Ok(())
         })?;
     }
     let mut plans = BTreeSet::new();
-    let mut subscriptions = Reader::open(&SUBSCRIBED)?;
+    let mut subscriptions = Reader::open(&SUBSCRIPTIONS)?;
     for customer in billing::customers_of(tenant, customer)? {
         let of = [of[0], (1, Is::Equal, Value::Text(&customer))];
         subscriptions.rows(&of, |row| {
