@@ -23,7 +23,7 @@ CREATE TABLE meterflow.wallets (
   FOREIGN KEY (tenant_id, credit_unit, currency) REFERENCES meterflow.credit_units (tenant_id, key, currency)
 ) USING heap;
 CREATE INDEX wallets_credit_unit_idx ON meterflow.wallets (tenant_id, credit_unit) WHERE credit_unit IS NOT NULL;
-COMMENT ON TABLE meterflow.wallets IS 'Credit of a customer. A currency''s wallets burn as one, in burn order: priority of wallet and grant, expiry (none last), promotional before purchased, start, creation, id. Grants that never expire burn wallet by wallet, the older first, before their start is looked at.';
+COMMENT ON TABLE meterflow.wallets IS 'Credit of a customer. A currency''s wallets burn as one, in burn order: priority of wallet and grant, expiry (none last), promotional before purchased, start, creation, id.';
 COMMENT ON COLUMN meterflow.wallets.credit_unit IS 'What it holds, at the unit''s rate. Null: money.';
 COMMENT ON COLUMN meterflow.wallets.kind IS 'prepaid: it ends at zero. postpaid: it may go below, to its credit_limit.';
 COMMENT ON COLUMN meterflow.wallets.credit_limit IS 'How far below zero a postpaid wallet may go, in its currency. Null: without limit.';
@@ -174,25 +174,25 @@ CREATE TABLE meterflow.credit_grants (
   priority        integer NOT NULL DEFAULT 50,
   effective_at    timestamptz NOT NULL,
   expires_at      timestamptz NOT NULL DEFAULT 'infinity',
-  lasting         boolean NOT NULL,
+  summed          boolean NOT NULL,
   recurring_id    bigint,
   occurrence      bigint,
   part            smallint,
   created_at      timestamptz NOT NULL,
   PRIMARY KEY (tenant_id, id),
   CONSTRAINT credit_grants_life_check CHECK (effective_at < expires_at),
-  CONSTRAINT credit_grants_lasting_check CHECK (lasting = (effective_at <= created_at AND expires_at = 'infinity')),
+  CONSTRAINT credit_grants_summed_check CHECK (summed = (effective_at <= created_at)),
   CONSTRAINT credit_grants_spent_check CHECK (spent = (remaining = 0))
 ) USING heap WITH (fillfactor = 80);
 CREATE UNIQUE INDEX credit_grants_occurrence_key ON meterflow.credit_grants (tenant_id, recurring_id, occurrence, part) WHERE recurring_id IS NOT NULL;
 -- What burns next, and nothing of what has burned. `remaining` is in no index: to burn a part of a grant is a HOT update.
-CREATE INDEX credit_grants_lasting_idx ON meterflow.credit_grants (tenant_id, wallet_id, priority, kind, effective_at, created_at, id) WHERE lasting AND NOT spent;
-CREATE INDEX credit_grants_dated_idx ON meterflow.credit_grants (tenant_id, wallet_id, expires_at) WHERE NOT lasting AND NOT spent;
-CREATE INDEX credit_grants_expiring_idx ON meterflow.credit_grants (expires_at) WHERE NOT lasting AND NOT spent;
+CREATE INDEX credit_grants_summed_idx ON meterflow.credit_grants (tenant_id, wallet_id, priority, kind, expires_at, effective_at, created_at, id) WHERE summed AND NOT spent;
+CREATE INDEX credit_grants_later_idx ON meterflow.credit_grants (tenant_id, wallet_id, expires_at) WHERE NOT summed AND NOT spent;
+CREATE INDEX credit_grants_expiring_idx ON meterflow.credit_grants (expires_at) WHERE expires_at < 'infinity' AND NOT spent;
 CREATE INDEX credit_grants_transaction_idx ON meterflow.credit_grants (tenant_id, transaction_id);
 COMMENT ON TABLE meterflow.credit_grants IS 'Credit that was bought or given, with its life: from effective_at, until before expires_at. Nothing happens to it when it expires: whether it counts is a matter of the time that is asked for.';
 COMMENT ON COLUMN meterflow.credit_grants.remaining IS 'amount less what ledger_entries took of it; expired or not. A copy of their sum, which verify() compares.';
-COMMENT ON COLUMN meterflow.credit_grants.lasting IS 'It began at once and never expires.';
+COMMENT ON COLUMN meterflow.credit_grants.summed IS 'It had begun when it was written down, and is in the sums of wallet_totals.';
 COMMENT ON COLUMN meterflow.credit_grants.recurring_id IS 'The rule that gave it, and which of its occurrences it is; part: what rolls over is a grant of its own with a later expiry.';
 
 CREATE TABLE meterflow.holds (
@@ -227,14 +227,14 @@ CREATE TABLE meterflow.wallet_totals (
   totals       json NOT NULL DEFAULT '{}',
   PRIMARY KEY (tenant_id, customer_id, currency)
 ) USING heap WITH (fillfactor = 50);
-COMMENT ON TABLE meterflow.wallet_totals IS 'Internal: what a customer''s lasting grants, overdrafts and open holds add up to. Every verb that moves credit locks the row, and so the customer''s credit in the currency; a copy that verify() compares with the ledger.';
+COMMENT ON TABLE meterflow.wallet_totals IS 'Internal: what a customer''s grants, overdrafts and open holds add up to. Every verb that moves credit locks the row, and so the customer''s credit in the currency; a copy that verify() compares with the ledger.';
 
 CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON meterflow.wallet_transactions
   FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
 CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON meterflow.ledger_entries
   FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
 -- Of grants and holds only what becomes of them changes.
-CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE OR UPDATE OF tenant_id, id, wallet_id, transaction_id, kind, amount, priority, effective_at, expires_at, lasting, recurring_id, occurrence, part, created_at
+CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE OR UPDATE OF tenant_id, id, wallet_id, transaction_id, kind, amount, priority, effective_at, expires_at, summed, recurring_id, occurrence, part, created_at
   ON meterflow.credit_grants FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();
 CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE OR UPDATE OF tenant_id, id, customer_id, currency, amount, meter_key, quantity, expires_at, idempotency_key, body_hash, created_at
   ON meterflow.holds FOR EACH STATEMENT EXECUTE FUNCTION meterflow.refuse_change();

@@ -95,23 +95,39 @@ BEGIN
            LATERAL (SELECT -sum(r.amount) AS amount FROM meterflow.wallet_transactions AS r WHERE r.tenant_id = o.tenant_id AND r.reverses = o.id) AS r
      -- To its customer a transfer between wallets of its own is worth nothing, and the grants that it made can be voided.
      WHERE o.tenant_id = tenant AND o.kind <> 'transfer' AND abs(r.amount) > abs(o.amount);
-  -- The copy that reads use.
+  -- The copies that reads use. A sum without times is of grants that never expire.
+  RETURN QUERY
+    WITH sums AS (
+      SELECT t.customer_id, t.currency, l.wallet, l.priority, CASE WHEN l.promotional THEN 'promotional' ELSE 'purchased' END AS kind, l.amount,
+             (l.dated->>'first')::bigint AS first, (l.dated->>'last')::bigint AS last, row_number() OVER () AS number
+        FROM meterflow.wallet_totals AS t, json_to_recordset(coalesce(t.totals->'sums', '[]')) AS l (wallet bigint, priority integer, promotional boolean, amount numeric, dated json)
+       WHERE t.tenant_id = tenant
+    ), grants AS (
+      SELECT w.customer_id, w.currency, g.wallet_id, g.id, g.remaining, count(s.number) AS sums, min(s.number) AS number
+        FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.tenant_id = g.tenant_id AND w.id = g.wallet_id
+        LEFT JOIN sums AS s ON (s.customer_id, s.currency, s.wallet, s.priority, s.kind) = (w.customer_id, w.currency, g.wallet_id, g.priority, g.kind)
+         AND CASE WHEN g.expires_at = 'infinity' THEN s.first IS NULL ELSE extract(epoch FROM g.expires_at) * 1000000 BETWEEN s.first AND s.last END
+       WHERE g.tenant_id = tenant AND g.summed AND NOT g.spent GROUP BY 1, 2, 3, 4, 5
+    )
+    SELECT 'a sum is not that of its grants', s.customer_id, format('%s in wallet %s: %s kept, %s found', s.currency, s.wallet, s.amount, coalesce(sum(g.remaining), 0))
+      FROM sums AS s LEFT JOIN grants AS g USING (number) GROUP BY s.number, s.customer_id, s.currency, s.wallet, s.amount HAVING s.amount <> coalesce(sum(g.remaining), 0)
+    UNION ALL
+    SELECT 'a grant is not in one sum', g.customer_id, format('grant %s of wallet %s is in %s', g.id, g.wallet_id, g.sums) FROM grants AS g WHERE g.sums <> 1
+    UNION ALL
+    SELECT 'a grant is not looked for', w.customer_id, format('grant %s expires %s', g.id, g.expires_at)
+      FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.tenant_id = g.tenant_id AND w.id = g.wallet_id
+      LEFT JOIN meterflow.wallet_totals AS t ON (t.tenant_id, t.customer_id, t.currency) = (w.tenant_id, w.customer_id, w.currency)
+     WHERE g.tenant_id = tenant AND NOT g.summed AND NOT g.spent
+       AND CASE WHEN g.expires_at = 'infinity' THEN 9223372036854775807 ELSE extract(epoch FROM g.expires_at) * 1000000 END > coalesce((t.totals->>'later_until')::numeric, '-infinity');
   RETURN QUERY
     SELECT 'totals are not those of grants and holds', coalesce(k.customer_id, r.customer_id), format('%s %s: %s kept, %s found', coalesce(k.currency, r.currency), coalesce(k.what, r.what), coalesce(k.amount, 0), coalesce(r.amount, 0))
-      FROM (SELECT t.customer_id, t.currency, format('lasting %s/%s/%s', l->>'wallet', l->>'priority', l->>'promotional') AS what, (l->>'amount')::numeric AS amount
-              FROM meterflow.wallet_totals AS t, json_array_elements(coalesce(t.totals->'lasting', '[]')) AS l WHERE t.tenant_id = tenant
-            UNION ALL
-            SELECT t.customer_id, t.currency, format('overdraft %s', l->>'wallet'), (l->>'amount')::numeric
+      FROM (SELECT t.customer_id, t.currency, format('overdraft %s', l->>'wallet') AS what, (l->>'amount')::numeric AS amount
               FROM meterflow.wallet_totals AS t, json_array_elements(coalesce(t.totals->'overdrafts', '[]')) AS l WHERE t.tenant_id = tenant
             UNION ALL
             SELECT t.customer_id, t.currency, format('held %s', l->>'meter'), (l->>'amount')::numeric
               FROM meterflow.wallet_totals AS t, json_array_elements(coalesce(t.totals->'held', '[]')) AS l WHERE t.tenant_id = tenant) AS k
       FULL JOIN (
-            SELECT w.customer_id, w.currency, format('lasting %s/%s/%s', g.wallet_id, g.priority, CASE g.kind WHEN 'promotional' THEN 'true' ELSE 'false' END) AS what, sum(g.remaining) AS amount
-              FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.tenant_id = g.tenant_id AND w.id = g.wallet_id
-             WHERE g.tenant_id = tenant AND g.lasting AND NOT g.spent GROUP BY 1, 2, 3
-            UNION ALL
-            SELECT w.customer_id, w.currency, format('overdraft %s', w.id), -sum(e.amount)
+            SELECT w.customer_id, w.currency, format('overdraft %s', w.id) AS what, -sum(e.amount) AS amount
               FROM meterflow.ledger_entries AS e JOIN meterflow.wallets AS w ON w.tenant_id = e.tenant_id AND w.id = e.wallet_id
              WHERE e.tenant_id = tenant AND e.grant_id IS NULL GROUP BY 1, 2, 3 HAVING sum(e.amount) <> 0
             UNION ALL

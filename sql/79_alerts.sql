@@ -435,7 +435,7 @@ BEGIN
   FOR soon IN
     SELECT g.tenant_id, g.id, g.expires_at, g.remaining, w.customer_id, w.currency
       FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON (w.tenant_id, w.id) = (g.tenant_id, g.wallet_id)
-     WHERE NOT g.lasting AND NOT g.spent AND g.effective_at <= clock AND g.expires_at > clock AND g.expires_at <= clock + make_interval(days => greatest(days, 1))
+     WHERE NOT g.spent AND g.expires_at < 'infinity' AND g.effective_at <= clock AND g.expires_at > clock AND g.expires_at <= clock + make_interval(days => greatest(days, 1))
        AND NOT EXISTS (SELECT FROM meterflow.alert_grants AS k WHERE (k.tenant_id, k.grant_id) = (g.tenant_id, g.id) AND k.expires_at = g.expires_at)
      ORDER BY g.expires_at, g.tenant_id, g.id LIMIT max_grants
   LOOP

@@ -19,6 +19,8 @@ use super::tables;
 pub struct Credit {
     account: ledger::Account,
     taken: Vec<Taken>,
+    /// Lots that pay as one, by the number in their credit's name.
+    together: Vec<Vec<usize>>,
 }
 
 /// What an invoice used of one source, as `invoice_credits` says it.
@@ -31,7 +33,7 @@ pub struct Used {
 
 /// The names of credits within a draft.
 const ACCOUNT: &str = "account";
-const LOT: &str = "lot";
+const LOTS: &str = "lots";
 
 impl Credit {
     /// Of the payer of a bill, in the statement's snapshot. What holds have set aside is not there for it.
@@ -40,20 +42,21 @@ impl Credit {
         let mut account = ledger::load(bill.tenant, bill.payer, bill.currency, bill.issued_at, since)?;
         account.purse.settle().map_err(ledger::too_large)?;
         account.set_aside()?;
-        Ok(Credit { account, taken: Vec::new() })
+        account.charged_since = since;
+        Ok(Credit::with_held(account))
     }
 
     /// All of an account, of which holds have set nothing aside.
     pub fn with_held(account: ledger::Account) -> Credit {
-        Credit { account, taken: Vec::new() }
+        Credit { account, taken: Vec::new(), together: Vec::new() }
     }
 
-    pub fn promotional(&self, bill: &Bill<'_>, lines: &[Line]) -> Outcome<Vec<invoice::Credit>> {
+    pub fn promotional(&mut self, bill: &Bill<'_>, lines: &[Line]) -> Outcome<Vec<invoice::Credit>> {
         self.lots(bill, lines, true)
     }
 
     /// What is on the payer's account comes first, oldest first.
-    pub fn paid(&self, bill: &Bill<'_>, lines: &[Line]) -> Outcome<Vec<invoice::Credit>> {
+    pub fn paid(&mut self, bill: &Bill<'_>, lines: &[Line]) -> Outcome<Vec<invoice::Credit>> {
         let mut credits = Vec::new();
         if lines.is_empty() {
             return Ok(credits);
@@ -82,9 +85,11 @@ impl Credit {
         Ok(credits)
     }
 
-    fn lots(&self, bill: &Bill<'_>, lines: &[Line], promotional: bool) -> Outcome<Vec<invoice::Credit>> {
+    /// In burn order. Lots that pay for the same pay as one: how that is spread over the lines does not depend on how many
+    /// lots it is in.
+    fn lots(&mut self, bill: &Bill<'_>, lines: &[Line], promotional: bool) -> Outcome<Vec<invoice::Credit>> {
         let purse = &self.account.purse;
-        let mut credits = Vec::new();
+        let mut credits: Vec<invoice::Credit> = Vec::new();
         for (place, lot) in purse.lots.iter().enumerate().filter(|(_, lot)| lot.promotional == promotional) {
             let pays = |line: &Line| lot.pays(time_of(line, bill.issued_at), bill.issued_at);
             let left = purse.worth(lot).map_err(ledger::too_large)?;
@@ -96,7 +101,16 @@ impl Credit {
                 let paid = lines.iter().enumerate().filter(|(_, line)| pays(line));
                 scope.lines = paid.map(|(place, _)| place.to_string()).collect();
             }
-            credits.push(invoice::Credit { key: format!("{LOT}:{place}"), left, scope });
+            match credits.last_mut().zip(self.together.last_mut()) {
+                Some((credit, lots)) if credit.scope == scope => {
+                    credit.left += left;
+                    lots.push(place);
+                }
+                _ => {
+                    credits.push(invoice::Credit { key: format!("{LOTS}:{}", self.together.len()), left, scope });
+                    self.together.push(vec![place]);
+                }
+            }
         }
         Ok(credits)
     }
@@ -104,9 +118,19 @@ impl Credit {
     /// Takes out of the purse what the invoice uses of it.
     pub fn use_up(&mut self, invoice: &invoice::Invoice) -> Outcome<()> {
         for used in invoice.promotional_credits.iter().chain(&invoice.paid_credits).filter(|used| used.used > 0) {
-            if let (LOT, place) = name(used)? {
-                let place = usize::try_from(place).unwrap_or(usize::MAX);
-                self.taken.push(self.account.purse.take(place, used.used).map_err(ledger::too_large)?);
+            let (LOTS, number) = name(used)? else { continue };
+            let lots = usize::try_from(number).ok().and_then(|number| self.together.get(number));
+            let purse = &mut self.account.purse;
+            let mut left = used.used;
+            for place in lots.into_iter().flatten() {
+                let part = purse.worth(&purse.lots[*place]).map_err(ledger::too_large)?.min(left);
+                if part > 0 {
+                    self.taken.push(purse.take(*place, part).map_err(ledger::too_large)?);
+                    left -= part;
+                }
+            }
+            if left > 0 {
+                return Err(Fail::corrupt("an invoice used more credit than there is"));
             }
         }
         Ok(())

@@ -6,13 +6,14 @@ use pgrx::datum::DatumWithOid;
 
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
-use crate::core::ledger::{Limit, Lot, Purse, Source, Taken, Totals, Unit, Wallet};
+use crate::core::ledger::{Life, Limit, Lot, Purse, Source, Sum, Taken, Totals, Unit, Wallet};
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, SqlState};
-use crate::pg::scan::{Is, Reader, Term, Value};
+use crate::pg::scan::{Is, Reader, Table, Term, Value};
 use crate::pg::spi::{self, Row, See, Tid};
 use crate::rating::no_money;
 
+use super::journal::{kind, life};
 use super::{stored, tables, too_large};
 
 #[derive(Clone)]
@@ -32,7 +33,9 @@ pub struct Account {
     pub owes: bool,
     /// It is as it was at a time of the past.
     pub past: bool,
-    /// Where its totals and its dated grants were read: whoever changes them need not look for them again.
+    /// The time of the oldest charge that is open or to be paid.
+    pub charged_since: i64,
+    /// Where its totals and the grants that are lots were read: whoever changes them need not look for them again.
     pub(super) totals_at: Option<Tid>,
     pub(super) grants_at: Vec<(i64, Tid)>,
 }
@@ -111,7 +114,8 @@ pub fn lock_all<'a>(tenant: &str, customers: &[&'a str], currency: &str) -> Outc
 pub struct Books {
     totals: Reader,
     wallets: Reader,
-    dated: Reader,
+    later: Option<Reader>,
+    summed: Option<Reader>,
     recurring: Reader,
     subscriptions: Reader,
     paid_for: Reader,
@@ -129,7 +133,8 @@ impl Books {
         Ok(Books {
             totals: Reader::open(&tables::TOTALS)?,
             wallets: Reader::open(&tables::WALLETS)?,
-            dated: Reader::open(&tables::DATED)?,
+            later: None,
+            summed: None,
             recurring: Reader::open(&tables::RECURRING)?,
             subscriptions: Reader::open(&tables::SUBSCRIPTIONS)?,
             paid_for: Reader::open(&tables::PAID_FOR)?,
@@ -167,6 +172,7 @@ impl Books {
             Ok(())
         })?;
         purse.wallets.sort_by_key(|wallet| (wallet.priority, wallet.id));
+        let charged_since = since;
         // Dead lots pay for holds that were made while they lived, and paid at their start what was owed then.
         let since = totals.held.iter().map(|held| held.since).fold(since, i64::min);
         let since = totals.overdrafts.iter().map(|owed| owed.since).fold(since, i64::min);
@@ -176,35 +182,20 @@ impl Books {
             if self.recurring.any(&of)? {
                 recurring.push(wallet.id);
             }
-            self.dated.rows(&[of[0], of[1], (2, Is::Above, Value::Time(since))], |row| {
-                let id = row.int8(0)?;
-                grants_at.extend(row.tid().map(|tid| (id, tid)));
-                purse.lots.push(Lot {
-                    source: Source::Grant(id),
-                    wallet: place,
-                    priority: row.int4(3)?,
-                    promotional: row.is(1, "promotional")?,
-                    remaining: stored(row, 2)?,
-                    effective_at: row.time(4)?,
-                    expires_at: row.time(5)?,
-                    created_at: row.time(6)?,
-                });
-                Ok(())
-            })?;
+            if totals.later_until.is_some_and(|until| until > since) {
+                let alive = [of[0], of[1], (2, Is::Above, Value::Time(since))];
+                opened(&mut self.later, &tables::LATER)?.rows(&alive, |row| {
+                    let (id, lot) = grant(row, place, false)?;
+                    grants_at.extend(row.tid().map(|tid| (id, tid)));
+                    purse.lots.push(lot);
+                    Ok(())
+                })?;
+            }
         }
-        for sum in &totals.lasting {
+        for sum in totals.sums.iter().filter(|sum| sum.dated.is_none_or(|dated| dated.last > since)) {
             let wallet = purse.wallets.iter().position(|wallet| wallet.id == sum.wallet);
             let wallet = wallet.ok_or_else(|| Fail::corrupt(format!("wallet {} is gone", sum.wallet)))?;
-            purse.lots.push(Lot {
-                source: Source::Lasting,
-                wallet,
-                priority: sum.priority,
-                promotional: sum.promotional,
-                remaining: sum.amount,
-                effective_at: i64::MIN,
-                expires_at: i64::MAX,
-                created_at: i64::MIN,
-            });
+            purse.lots.push(sum.as_lot(wallet));
         }
         let mut account = Account {
             tenant: tenant.to_string(),
@@ -217,6 +208,7 @@ impl Books {
             expired_holds: false,
             owes: self.owes(tenant, customer)?,
             past: false,
+            charged_since: as_of,
             totals_at,
             grants_at,
         };
@@ -225,9 +217,49 @@ impl Books {
                 account.purse.lots.extend(due.lots.into_iter().map(|(_, lot)| lot));
             }
         }
+        for place in account.purse.sums_to_open(charged_since).into_iter().rev() {
+            let sum = account.purse.lots.swap_remove(place);
+            self.read_sum(&mut account, &sum, since)?;
+        }
         account.purse.sort();
         account.active_holds()?;
         Ok(account)
+    }
+
+    /// Adds the grants of a sum that have not expired by a time, as lots.
+    fn read_sum(&mut self, account: &mut Account, sum: &Lot, since: i64) -> Outcome<()> {
+        let Source::Sum { last } = sum.source else { return Ok(()) };
+        let terms = [
+            (0, Is::Equal, Value::Text(&account.tenant)),
+            (1, Is::Equal, Value::Int8(account.purse.wallets[sum.wallet].id)),
+            (2, Is::Equal, Value::Int4(sum.priority)),
+            (3, Is::Equal, Value::Text(kind(sum.promotional))),
+            (4, Is::AtLeast, Value::Time(sum.expires_at.max(since.saturating_add(1)))),
+            (4, Is::AtMost, Value::Time(last)),
+        ];
+        let Account { purse, grants_at, .. } = account;
+        opened(&mut self.summed, &tables::SUMMED)?.rows(&terms, |row| {
+            let (id, lot) = grant(row, sum.wallet, true)?;
+            grants_at.extend(row.tid().map(|tid| (id, tid)));
+            purse.lots.push(lot);
+            Ok(())
+        })
+    }
+
+    /// Divides sums that are of too many grants; whether there were any. What it changes is to be written.
+    pub(super) fn divide_sums(&mut self, account: &mut Account, now: i64) -> Outcome<bool> {
+        let (large, mut sums): (Vec<Sum>, Vec<Sum>) =
+            account.totals.sums.iter().cloned().partition(|sum| sum.is_too_large(now));
+        for sum in &large {
+            let wallet = account.purse.wallets.iter().position(|wallet| wallet.id == sum.wallet).unwrap_or_default();
+            let mut of_sum = account.named();
+            of_sum.purse.wallets = account.purse.wallets.clone();
+            self.read_sum(&mut of_sum, &sum.as_lot(wallet), i64::MIN)?;
+            let grants: Vec<_> = of_sum.purse.lots.iter().map(|lot| (lot.life(), lot.remaining)).collect();
+            sums.extend(sum.divided(&grants).map_err(too_large)?);
+        }
+        account.totals.sums = sums;
+        Ok(!large.is_empty())
     }
 
     /// Whether the customer is or pays for a subscriber, or has an invoice to pay.
@@ -244,6 +276,22 @@ impl Books {
         }
         Ok(owes)
     }
+}
+
+/// What finds rows of a table, opened at first use.
+pub(super) fn opened<'a>(reader: &'a mut Option<Reader>, table: &'static Table) -> Outcome<&'a mut Reader> {
+    let open = match reader.take() {
+        Some(open) => open,
+        None => Reader::open(table)?,
+    };
+    Ok(reader.insert(open))
+}
+
+/// A grant by itself: its id, and what it is as a lot.
+pub(super) fn grant(row: &Row<'_>, wallet: usize, summed: bool) -> Outcome<(i64, Lot)> {
+    let (id, Life { promotional, priority, effective_at, expires_at }) = (row.int8(0)?, life(row, 2)?);
+    let (source, remaining, created_at) = (Source::Grant(id), stored(row, 1)?, row.time(6)?);
+    Ok((id, Lot { source, wallet, priority, promotional, effective_at, expires_at, created_at, summed, remaining }))
 }
 
 fn wallet(tenant: &str, row: &Row<'_>, totals: &Totals) -> Outcome<Wallet> {
@@ -346,7 +394,7 @@ impl Account {
         let load = if self.past { super::load_past } else { load };
         let held = std::mem::take(&mut self.held);
         *self = load(&self.tenant, &self.customer, &self.currency, self.purse.as_of, since)?;
-        self.held = held;
+        (self.held, self.charged_since) = (held, since);
         self.purse.settle().map_err(too_large)?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use rustc_hash::FxHashMap;
 
-use crate::core::ledger::{Lot, Source, Taken};
+use crate::core::ledger::{Life, Source, Taken};
 use crate::core::pricing::{Amount, Money, Rounding};
 use crate::pg::datum::sha256;
 use crate::pg::error::{Fail, Outcome};
@@ -14,8 +14,8 @@ use crate::pg::scan::{Is, Reader, Value};
 use crate::pg::session;
 use crate::pg::spi::{Row, Tid};
 
-use super::account::Account;
-use super::{stored, tables, too_large};
+use super::account::{Account, grant, opened};
+use super::{tables, too_large};
 
 /// Grants fetched at first; each further time twice as many.
 const FETCH: usize = 8;
@@ -47,25 +47,14 @@ impl std::ops::Neg for Portion {
     }
 }
 
-/// When a grant lives and where it stands in the burn order.
-#[derive(Clone, Copy, Debug)]
-pub struct Life {
-    pub promotional: bool,
-    pub priority: i32,
-    pub effective_at: i64,
-    pub expires_at: i64,
-}
-
-impl Life {
-    /// Of a grant, from four columns: kind, priority, effective_at, expires_at.
-    pub fn read(row: &Row<'_>, first: usize) -> Outcome<Life> {
-        Ok(Life {
-            promotional: row.is(first, kind(true))?,
-            priority: row.int4(first + 1)?,
-            effective_at: row.time(first + 2)?,
-            expires_at: row.time(first + 3)?,
-        })
-    }
+/// When a grant lives, from four columns: kind, priority, effective_at, expires_at.
+pub fn life(row: &Row<'_>, first: usize) -> Outcome<Life> {
+    Ok(Life {
+        promotional: row.is(first, kind(true))?,
+        priority: row.int4(first + 1)?,
+        effective_at: row.time(first + 2)?,
+        expires_at: row.time(first + 3)?,
+    })
 }
 
 /// The rule, the occurrence and the part of it that a grant is.
@@ -104,14 +93,20 @@ pub(super) struct NewGrant {
     pub(super) transaction: i64,
     pub(super) life: Life,
     pub(super) amount: Amount,
-    pub(super) lasting: bool,
     pub(super) origin: Option<Origin>,
 }
 
-/// Lasting grants of one wallet, priority and kind, as they are before this journal: what is left, and where it was read.
+/// What was taken of one grant, in the wallet's unit.
+pub struct Part {
+    pub grant: i64,
+    pub life: Life,
+    pub amount: Amount,
+}
+
+/// Grants that are alike, what burns first comes first, as they are before this journal: what is left, and where it was read.
 #[derive(Default)]
 struct Queue {
-    grants: Vec<(i64, Amount, Option<Tid>)>,
+    grants: Vec<(Part, Option<Tid>)>,
     next: usize,
     at_end: bool,
 }
@@ -125,11 +120,12 @@ pub struct Journal {
     pub(super) grants: Vec<NewGrant>,
     /// What has been taken of grants (below zero: given back).
     pub(super) taken: BTreeMap<i64, Amount>,
-    /// Where lasting ones of these were read.
+    /// Where those of sums were read.
     pub(super) grants_at: Vec<(i64, Tid)>,
-    queues: FxHashMap<(i64, i32, bool), Queue>,
+    /// By wallet, priority, kind, and whether they never expire.
+    queues: FxHashMap<(i64, i32, bool, bool), Queue>,
     /// What finds them, once it is needed.
-    lasting: Option<Reader>,
+    summed: Option<Reader>,
 }
 
 impl Journal {
@@ -143,7 +139,7 @@ impl Journal {
             taken: BTreeMap::new(),
             grants_at: Vec::new(),
             queues: FxHashMap::default(),
-            lasting: None,
+            summed: None,
         }
     }
 
@@ -183,14 +179,11 @@ impl Journal {
         let wallet_id = account.purse.wallets[wallet].id;
         let portion = self.portion(account, wallet, amount)?;
         self.entry(account, transaction, wallet, Some(id), from, portion, life.effective_at)?;
-        let lasting = life.effective_at <= self.now && life.expires_at == i64::MAX;
-        self.grants.push(NewGrant { id, wallet: wallet_id, transaction, life, amount, lasting, origin });
-        if lasting {
-            account.totals.add_lasting(wallet_id, life.priority, life.promotional, &amount).map_err(too_large)?;
-        }
+        self.grants.push(NewGrant { id, wallet: wallet_id, transaction, life, amount, origin });
+        account.totals.add_grant(wallet_id, &life, &amount, self.now).map_err(too_large)?;
         let lives = life.effective_at <= self.now && self.now < life.expires_at;
         if lives && origin.is_none() {
-            self.pay_overdraft(account, transaction, wallet, (id, lasting.then_some(life)), amount)?;
+            self.pay_overdraft(account, transaction, wallet, (id, Some(life)), amount)?;
         }
         Ok(id)
     }
@@ -226,7 +219,8 @@ impl Journal {
         self.owe(account, transaction, wallet, -paid, "overdraft", effective_at)
     }
 
-    /// Takes what the purse has taken of a lot out of its grants, to an account.
+    /// Takes what the purse has taken of a lot out of its grants, to an account. Of lots that are alike the first to expire
+    /// gives it, whichever of them the purse had taken it of. Returns what it took.
     pub fn take(
         &mut self,
         account: &mut Account,
@@ -234,40 +228,57 @@ impl Journal {
         taken: &Taken,
         to: &'static str,
         effective_at: i64,
-    ) -> Outcome<()> {
-        let Lot { source, wallet, priority, promotional, effective_at: start, expires_at, .. } =
-            account.purse.lots[taken.lot];
-        let life = Life { promotional, priority, effective_at: start, expires_at };
-        match source {
-            Source::Grant(id) => {
+    ) -> Outcome<Vec<Part>> {
+        let lot = &account.purse.lots[taken.lot];
+        if !lot.is_alike(account.purse.as_of, account.charged_since) {
+            return self.take_lot(account, transaction, taken, to, effective_at);
+        }
+        let (wallet, of) = (lot.wallet, (lot.life(), lot.is_lasting()));
+        let parts = self.first(account, wallet, of, taken.amount)?;
+        // What they are worth together is what was asked for, however units divide.
+        let (mut amount, mut minor) = (Amount::ZERO, 0);
+        for (place, part) in parts.iter().enumerate() {
+            amount = amount.checked_add(&part.amount).map_err(too_large)?;
+            let until = if place + 1 == parts.len() {
+                taken.minor
+            } else {
+                account.purse.minor(wallet, &amount, Rounding::Down).map_err(too_large)?.min(taken.minor)
+            };
+            let portion = Portion { amount: part.amount, minor: until - minor };
+            minor = until;
+            self.of_grant(account, transaction, wallet, (part.grant, Some(part.life)), -portion, to, effective_at)?;
+        }
+        Ok(parts)
+    }
+
+    /// As [`Journal::take`], of the very lot, which is a grant unless it never expires.
+    pub fn take_lot(
+        &mut self,
+        account: &mut Account,
+        transaction: i64,
+        taken: &Taken,
+        to: &'static str,
+        effective_at: i64,
+    ) -> Outcome<Vec<Part>> {
+        let lot = &account.purse.lots[taken.lot];
+        let (wallet, life, summed) = (lot.wallet, lot.life(), lot.summed);
+        match lot.source {
+            Source::Grant(grant) => {
                 let portion = Portion { amount: taken.amount, minor: taken.minor };
-                self.of_grant(account, transaction, wallet, (id, None), -portion, to, effective_at)
+                let of = (grant, summed.then_some(life));
+                self.of_grant(account, transaction, wallet, of, -portion, to, effective_at)?;
+                Ok(vec![Part { grant, life, amount: taken.amount }])
             }
-            Source::Lasting => {
-                let parts = self.oldest(account.purse.wallets[wallet].id, life, taken.amount)?;
-                // What they are worth together is what was asked for, however units divide.
-                let (mut amount, mut minor) = (Amount::ZERO, 0);
-                for (place, (id, part)) in parts.iter().enumerate() {
-                    amount = amount.checked_add(part).map_err(too_large)?;
-                    let until = if place + 1 == parts.len() {
-                        taken.minor
-                    } else {
-                        account.purse.minor(wallet, &amount, Rounding::Down).map_err(too_large)?.min(taken.minor)
-                    };
-                    let portion = Portion { amount: *part, minor: until - minor };
-                    minor = until;
-                    self.of_grant(account, transaction, wallet, (*id, Some(life)), -portion, to, effective_at)?;
-                }
-                Ok(())
-            }
+            Source::Sum { .. } if lot.is_lasting() => self.take(account, transaction, taken, to, effective_at),
+            Source::Sum { .. } => Err(Fail::corrupt("a sum of grants was to be burned as one that is not one")),
             Source::Coming { rule, .. } => {
                 Err(Fail::corrupt(format!("recurring grant {rule} was to be burned before it was given")))
             }
         }
     }
 
-    /// Changes a grant by a portion that comes from an account (below zero: goes to it). `grant`: its id, and where its
-    /// lasting credit is summed.
+    /// Changes a grant by a portion that comes from an account (below zero: goes to it). `grant`: its id, and what its sum is
+    /// found by, if it is in one.
     pub fn of_grant(
         &mut self,
         account: &mut Account,
@@ -278,13 +289,13 @@ impl Journal {
         other_side: &'static str,
         effective_at: i64,
     ) -> Outcome<()> {
-        let (id, lasting) = grant;
+        let (id, summed) = grant;
         self.entry(account, transaction, wallet, Some(id), other_side, portion, effective_at)?;
         let taken = self.taken.entry(id).or_default();
         *taken = taken.checked_sub(&portion.amount).map_err(too_large)?;
-        if let Some(life) = lasting {
+        if let Some(life) = summed {
             let wallet = account.purse.wallets[wallet].id;
-            account.totals.add_lasting(wallet, life.priority, life.promotional, &portion.amount).map_err(too_large)?;
+            account.totals.change_grant(wallet, &life, &portion.amount, self.now).map_err(too_large)?;
         }
         Ok(())
     }
@@ -342,42 +353,35 @@ impl Journal {
         Ok(())
     }
 
-    /// The grants that an amount of lasting credit is in: the oldest that have something left.
-    fn oldest(&mut self, wallet: i64, life: Life, mut amount: Amount) -> Outcome<Vec<(i64, Amount)>> {
-        let queue = self.queues.entry((wallet, life.priority, life.promotional)).or_default();
+    /// The grants that an amount is in of those that are alike, which have this wallet, priority and kind, and expire or
+    /// never do: the first of them that have something left.
+    fn first(
+        &mut self,
+        account: &Account,
+        wallet: usize,
+        (life, lasting): (Life, bool),
+        mut amount: Amount,
+    ) -> Outcome<Vec<Part>> {
+        let wallet_id = account.purse.wallets[wallet].id;
+        let queue = self.queues.entry((wallet_id, life.priority, life.promotional, lasting)).or_default();
         let mut parts = Vec::new();
         while amount.is_positive() {
-            let Some((id, remaining, read_at)) = queue.grants.get(queue.next).copied() else {
+            let Some((Part { grant, life, amount: remaining }, read_at)) = queue.grants.get(queue.next) else {
                 if queue.at_end {
-                    return Err(Fail::corrupt(format!("wallet {wallet} has less credit than its totals say"))
+                    return Err(Fail::corrupt(format!("wallet {wallet_id} has less credit than its totals say"))
                         .detail(format!("{amount} is missing.")));
                 }
-                let fetched = queue.grants.len();
-                let limit = FETCH.max(fetched);
-                let terms = [
-                    (0, Is::Equal, Value::Text(&self.tenant)),
-                    (1, Is::Equal, Value::Int8(wallet)),
-                    (2, Is::Equal, Value::Int4(life.priority)),
-                    (3, Is::Equal, Value::Text(kind(life.promotional))),
-                ];
-                let (mut passed, lasting) = (0, reader(&mut self.lasting)?);
-                lasting.until(&terms, |row| {
-                    passed += 1;
-                    if passed > fetched {
-                        queue.grants.push((row.int8(0)?, stored(row, 1)?, row.tid()));
-                    }
-                    Ok(if passed < fetched + limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-                })?;
-                queue.at_end = queue.grants.len() < fetched + limit;
+                let reader = opened(&mut self.summed, &tables::SUMMED)?;
+                queue.fetch(reader, account, (wallet, life, lasting))?;
                 continue;
             };
-            let used = self.taken.get(&id).copied().unwrap_or_default();
+            let used = self.taken.get(grant).copied().unwrap_or_default();
             let left = remaining.checked_sub(&used).map_err(too_large)?;
             let part = left.min(amount);
             if part.is_positive() {
                 // What this call takes is in `taken` only once its entry has been made: one part a grant and call.
-                parts.push((id, part));
-                self.grants_at.extend(read_at.map(|tid| (id, tid)));
+                parts.push(Part { grant: *grant, life: *life, amount: part });
+                self.grants_at.extend(read_at.map(|tid| (*grant, tid)));
                 amount = amount.checked_sub(&part).map_err(too_large)?;
             }
             if amount.is_positive() || part == left {
@@ -388,15 +392,44 @@ impl Journal {
     }
 }
 
-pub(super) fn kind(promotional: bool) -> &'static str {
-    if promotional { "promotional" } else { "purchased" }
+impl Queue {
+    /// Reads as many again as it has, and some at first.
+    fn fetch(
+        &mut self,
+        reader: &mut Reader,
+        account: &Account,
+        (wallet, life, lasting): (usize, Life, bool),
+    ) -> Outcome<()> {
+        let (as_of, charged_since) = (account.purse.as_of, account.charged_since);
+        let expiry = if lasting { (4, Is::Equal, Value::Time(i64::MAX)) } else { (4, Is::Above, Value::Time(as_of)) };
+        let terms = [
+            (0, Is::Equal, Value::Text(&account.tenant)),
+            (1, Is::Equal, Value::Int8(account.purse.wallets[wallet].id)),
+            (2, Is::Equal, Value::Int4(life.priority)),
+            (3, Is::Equal, Value::Text(kind(life.promotional))),
+            expiry,
+        ];
+        let fetched = self.grants.len();
+        let limit = fetched + FETCH.max(fetched);
+        let mut passed = 0;
+        reader.until(&terms, |row| {
+            let (grant, lot) = grant(row, wallet, true)?;
+            if lot.is_lasting() != lasting {
+                return Ok(ControlFlow::Break(()));
+            }
+            if lot.is_alike(as_of, charged_since) {
+                passed += 1;
+                if passed > fetched {
+                    self.grants.push((Part { grant, life: lot.life(), amount: lot.remaining }, row.tid()));
+                }
+            }
+            Ok(if passed < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        self.at_end = self.grants.len() < limit;
+        Ok(())
+    }
 }
 
-/// Lasting grants, opened at first use.
-fn reader(place: &mut Option<Reader>) -> Outcome<&mut Reader> {
-    let reader = match place.take() {
-        Some(open) => open,
-        None => Reader::open(&tables::LASTING)?,
-    };
-    Ok(place.insert(reader))
+pub(super) fn kind(promotional: bool) -> &'static str {
+    if promotional { "promotional" } else { "purchased" }
 }

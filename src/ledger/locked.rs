@@ -4,10 +4,11 @@ use crate::pg::error::Outcome;
 use crate::pg::session;
 use crate::pg::spi;
 
-use super::account::{Account, load, lock};
+use super::account::{Account, Books, load, lock};
 use super::coming::Due;
-use super::journal::{Act, Journal, Life, Portion};
+use super::journal::{Act, Journal, Portion};
 use super::too_large;
+use super::write::write_totals;
 
 /// Locks a customer's credit and works on it in one snapshot, as it is now. `since`: the time of the oldest debt to be
 /// paid; none: now. The work gets the account and the clock.
@@ -55,8 +56,8 @@ pub fn bring_locked_up_to(tenant: &str, customer: &str, currency: &str, as_of: i
     Ok(())
 }
 
-/// Writes occurrences of recurring grants that have begun, or else overdrafts that grants have paid by beginning; whether
-/// there were any.
+/// Writes occurrences of recurring grants that have begun, or else overdrafts that grants have paid by beginning, or else
+/// sums that have become too large as several; whether there were any.
 fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
     let mut due: Vec<Due> = Vec::new();
     if account.has_coming() {
@@ -75,6 +76,11 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
     }
     let paid = account.purse.settle().map_err(too_large)?;
     if paid.is_empty() {
+        let too_large = account.totals.sums.iter().any(|sum| sum.is_too_large(now));
+        if too_large && Books::open()?.divide_sums(account, now)? {
+            write_totals(&account.tenant, &[&*account])?;
+            return Ok(true);
+        }
         return Ok(false);
     }
     let transaction = journal.act(account, &Act { kind: "settlement", ..Act::default() })?;
@@ -85,7 +91,7 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
         // The purse has both taken and paid already.
         account.purse.wallets[wallet].overdraft =
             account.purse.wallets[wallet].overdraft.checked_add(&taken.amount).map_err(too_large)?;
-        journal.take(account, transaction, taken, "overdraft", when)?;
+        journal.take_lot(account, transaction, taken, "overdraft", when)?;
         let paid = Portion { amount: taken.amount, minor: taken.minor };
         journal.owe(account, transaction, wallet, -paid, "overdraft", when)?;
     }
@@ -99,14 +105,8 @@ fn give(account: &mut Account, journal: &mut Journal, due: &Due) -> Outcome<()> 
     let (wallet, other_side) = (first.wallet, if first.promotional { "promotions" } else { "payments" });
     let transaction = journal.act(account, &Act { kind: "recurring", ..Act::default() })?;
     for (part, (_, lot)) in due.lots.iter().enumerate() {
-        let life = Life {
-            promotional: lot.promotional,
-            priority: lot.priority,
-            effective_at: lot.effective_at,
-            expires_at: lot.expires_at,
-        };
         let origin = Some((due.rule, due.occurrence, part as i16));
-        journal.grant(account, transaction, wallet, life, lot.remaining, other_side, origin)?;
+        journal.grant(account, transaction, wallet, lot.life(), lot.remaining, other_side, origin)?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ mod tell;
 mod write;
 
 pub use account::{Account, Books, covers, load, lock, lock_all};
-pub use journal::{Act, Journal, Life, Portion};
+pub use journal::{Act, Journal, Portion, life};
 pub use locked::{bring_locked_up_to, bring_up_to, locked};
 pub use past::load_past;
 pub use reverse::{Given, give_back};

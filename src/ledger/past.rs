@@ -44,6 +44,7 @@ pub fn load_past(tenant: &str, customer: &str, currency: &str, as_of: i64, since
                     effective_at: row.time(5)?,
                     expires_at: row.time(6)?,
                     created_at: row.time(7)?,
+                    summed: false,
                     remaining,
                 }),
             }

@@ -3,13 +3,14 @@
 use pgrx::prelude::*;
 
 use crate::core::decimal::QuantityError;
+use crate::core::ledger::Life;
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome, raise};
 use crate::pg::settings;
 use crate::pg::spi::{self, See};
 
 use super::account::Account;
-use super::journal::{Act, Journal, Life, Portion};
+use super::journal::{Act, Journal, Portion, life};
 use super::locked::locked;
 use super::{stored, too_large};
 
@@ -29,7 +30,7 @@ impl Given {
     pub fn of(account: &Account, transaction: i64) -> Outcome<Vec<Given>> {
         let mut given = Vec::new();
         spi::run(
-            "SELECT e.wallet_id, e.grant_id, -sum(e.amount), -sum(e.worth), g.lasting, g.kind, g.priority, g.effective_at, g.expires_at \
+            "SELECT e.wallet_id, e.grant_id, -sum(e.amount), -sum(e.worth), g.summed, g.kind, g.priority, g.effective_at, g.expires_at \
                FROM meterflow.ledger_entries e LEFT JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
               WHERE e.tenant_id = $1 AND e.account <> 'overdraft' \
                 AND e.transaction_id IN (SELECT t.id FROM meterflow.wallet_transactions t WHERE t.tenant_id = $1 AND (t.id = $2 OR t.reverses = $2)) \
@@ -44,7 +45,7 @@ impl Given {
                     })?;
                 let (mut grant, mut expires_at) = (None, i64::MAX);
                 if let Some(id) = row.get::<i64>(1) {
-                    let life = Life::read(row, 5)?;
+                    let life = life(row, 5)?;
                     (grant, expires_at) = (Some((id, row.bool(4)?.then_some(life))), life.expires_at);
                 }
                 given.push(Given {
@@ -109,25 +110,25 @@ fn unsettle(account: &mut Account, journal: &mut Journal, transaction: i64, wall
     }
     let mut paid: Vec<(i64, Option<Life>, Amount)> = Vec::new();
     spi::run(
-        "SELECT e.grant_id, -sum(e.amount), g.lasting, g.kind, g.priority, g.effective_at, g.expires_at \
+        "SELECT e.grant_id, -sum(e.amount), g.summed, g.kind, g.priority, g.effective_at, g.expires_at \
            FROM meterflow.ledger_entries e JOIN meterflow.credit_grants g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id \
           WHERE e.tenant_id = $1 AND e.wallet_id = $2 AND e.account = 'overdraft' \
           GROUP BY 1, 3, 4, 5, 6, 7 HAVING sum(e.amount) < 0 ORDER BY e.grant_id DESC",
         &[account.tenant.as_str().into(), account.purse.wallets[wallet].id.into()],
         See::Statement,
         |row| {
-            let life = Life::read(row, 3)?;
+            let life = life(row, 3)?;
             paid.push((row.int8(0)?, row.bool(2)?.then_some(life), stored(row, 1)?));
             Ok(())
         },
     )?;
     let now = journal.now;
     let mut left = too_much;
-    for (grant, lasting, amount) in paid {
+    for (grant, summed, amount) in paid {
         let amount = amount.min(left);
         if amount.is_positive() {
             let back = -journal.portion(account, wallet, amount)?;
-            journal.settle(account, transaction, wallet, (grant, lasting), back, now)?;
+            journal.settle(account, transaction, wallet, (grant, summed), back, now)?;
             left = left.checked_sub(&amount).map_err(too_large)?;
         }
     }

@@ -51,23 +51,23 @@ pub static RECURRING: Table = Table {
     ..Table::PLAIN
 };
 
-/// Grants with dates that have something left, and may have expired.
-pub static DATED: Table = Table {
+/// Grants that began after they were written down and have something left; they may have expired.
+pub static LATER: Table = Table {
     name: "credit_grants",
-    parts: &[("credit_grants", "credit_grants_dated_idx")],
+    parts: &[("credit_grants", "credit_grants_later_idx")],
     key: &["tenant_id", "wallet_id", "expires_at"],
-    columns: &["id", "kind", "remaining", "priority", "effective_at", "expires_at", "created_at"],
-    only: Some("NOT lasting AND NOT spent"),
+    columns: &["id", "remaining", "kind", "priority", "effective_at", "expires_at", "created_at"],
+    only: Some("NOT summed AND NOT spent"),
     filled: true,
 };
 
-/// Grants that began at once, never expire and have something left; what burns first comes first.
-pub static LASTING: Table = Table {
+/// Grants that sums are of and that have something left; what burns first comes first.
+pub static SUMMED: Table = Table {
     name: "credit_grants",
-    parts: &[("credit_grants", "credit_grants_lasting_idx")],
-    key: &["tenant_id", "wallet_id", "priority", "kind", "effective_at", "created_at", "id"],
-    columns: &["id", "remaining"],
-    only: Some("lasting AND NOT spent"),
+    parts: &[("credit_grants", "credit_grants_summed_idx")],
+    key: &["tenant_id", "wallet_id", "priority", "kind", "expires_at", "effective_at", "created_at", "id"],
+    columns: &["id", "remaining", "kind", "priority", "effective_at", "expires_at", "created_at"],
+    only: Some("summed AND NOT spent"),
     filled: true,
 };
 
@@ -228,7 +228,7 @@ pub static WRITE_GRANTS: Target = Target {
         ("priority", Kind::Int4),
         ("effective_at", Kind::Time),
         ("expires_at", Kind::Time),
-        ("lasting", Kind::Bool),
+        ("summed", Kind::Bool),
         ("recurring_id", Kind::Int8),
         ("occurrence", Kind::Int8),
         ("part", Kind::Int2),

@@ -24,21 +24,7 @@ impl Journal {
         let taken = self.write_grants()?;
         let accounts: Vec<&Account> = accounts.into_iter().collect();
         self.write_taken(&taken, &accounts)?;
-        let mut totals = Vec::with_capacity(accounts.len());
-        for account in &accounts {
-            let json = serde_json::to_string(&account.totals)
-                .map_err(|error| Fail::corrupt(format!("totals as JSON: {error}")))?;
-            totals.push((account, json));
-        }
-        let rows = totals.iter().map(|(account, json)| {
-            let key = [Value::Text(&self.tenant), Value::Text(&account.customer), Value::Text(&account.currency)];
-            (At { key, read_at: account.totals_at }, json.as_str())
-        });
-        let changed = tables::WRITE_TOTALS.update(&["totals"], rows, |json, _| Ok([Cell::Text(json)]))?;
-        if changed != totals.len() as u64 {
-            let customers: Vec<&str> = totals.iter().map(|(account, _)| account.customer.as_str()).collect();
-            return Err(Fail::corrupt("totals that were locked are gone").detail(format!("Of {customers:?}.")));
-        }
+        write_totals(&self.tenant, &accounts)?;
         tell(&self.tenant, &accounts, |account| self.changes(account))
     }
 
@@ -134,7 +120,7 @@ impl Journal {
                 Cell::Int4(grant.life.priority),
                 Cell::Time(grant.life.effective_at),
                 Cell::Time(grant.life.expires_at),
-                Cell::Bool(grant.lasting),
+                Cell::Bool(grant.life.effective_at <= self.now),
                 origin.map(|(rule, _, _)| rule).into(),
                 origin.map(|(_, occurrence, _)| occurrence).into(),
                 origin.map(|(_, _, part)| part).into(),
@@ -166,6 +152,26 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// Writes the totals of accounts.
+pub(super) fn write_totals(tenant: &str, accounts: &[&Account]) -> Outcome<()> {
+    let mut totals = Vec::with_capacity(accounts.len());
+    for account in accounts {
+        let json = serde_json::to_string(&account.totals)
+            .map_err(|error| Fail::corrupt(format!("totals as JSON: {error}")))?;
+        totals.push((account, json));
+    }
+    let rows = totals.iter().map(|(account, json)| {
+        let key = [Value::Text(tenant), Value::Text(&account.customer), Value::Text(&account.currency)];
+        (At { key, read_at: account.totals_at }, json.as_str())
+    });
+    let changed = tables::WRITE_TOTALS.update(&["totals"], rows, |json, _| Ok([Cell::Text(json)]))?;
+    if changed != totals.len() as u64 {
+        let customers: Vec<&str> = totals.iter().map(|(account, _)| account.customer.as_str()).collect();
+        return Err(Fail::corrupt("totals that were locked are gone").detail(format!("Of {customers:?}.")));
+    }
+    Ok(())
 }
 
 /// What is left of a grant. Never less than nothing: the last look before it is written.

@@ -336,6 +336,7 @@ pub(super) unsafe fn scan_key((column, is, value): &Term<'_>) -> pg_sys::ScanKey
         (Is::Equal, Value::Int8(n)) => (F_INT8EQ, Datum::from(*n)),
         (Is::Equal, Value::Letter(letter)) => (F_CHAREQ, Datum::from(*letter as i8)),
         (Is::Equal, Value::Bool(flag)) => (F_BOOLEQ, Datum::from(*flag)),
+        (Is::Equal, Value::Time(at)) => (F_TIMESTAMPTZ_EQ, Datum::from(super::datum::pg_micros(*at))),
         (Is::Above, Value::Int8(n)) => (F_INT8GT, Datum::from(*n)),
         (Is::Above, Value::Time(at)) => (F_TIMESTAMPTZ_GT, Datum::from(super::datum::pg_micros(*at))),
         (Is::AtMost, Value::Time(at)) => (F_TIMESTAMPTZ_LE, Datum::from(super::datum::pg_micros(*at))),

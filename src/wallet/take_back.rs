@@ -2,9 +2,9 @@
 
 use pgrx::prelude::*;
 
-use crate::core::ledger::{Lot, Source};
+use crate::core::ledger::{Life, Lot, Source};
 use crate::core::pricing::{Amount, Rounding};
-use crate::ledger::{Account, Act, Given, Journal, Life, Portion, give_back, locked, stored, too_large};
+use crate::ledger::{Account, Act, Given, Journal, Portion, give_back, life, locked, stored, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
 use crate::pg::settings;
@@ -20,8 +20,8 @@ struct Grant {
     currency: String,
     transaction: i64,
     remaining: Amount,
-    effective_at: i64,
-    lasting: Option<Life>,
+    life: Life,
+    summed: bool,
 }
 
 /// Whose a grant is: what never changes of it.
@@ -43,13 +43,12 @@ fn owner(tenant: &str, grant_id: i64) -> Outcome<(String, String)> {
 impl Grant {
     fn read(account: &Account, condition: &str, id: i64) -> Outcome<Grant> {
         let sql = format!(
-            "SELECT id, wallet_id, transaction_id, remaining, lasting, kind, priority, effective_at, expires_at FROM meterflow.credit_grants \
+            "SELECT id, wallet_id, transaction_id, remaining, summed, kind, priority, effective_at, expires_at FROM meterflow.credit_grants \
               WHERE tenant_id = $1 AND {condition} = $2"
         );
         spi::one(&sql, &[account.tenant.as_str().into(), id.into()], See::Statement, |row| {
             let wallet_id = row.int8(1)?;
             let wallet = account.purse.wallets.iter().position(|wallet| wallet.id == wallet_id);
-            let life = Life::read(row, 5)?;
             Ok(Grant {
                 id: row.int8(0)?,
                 wallet: wallet.ok_or_else(|| Fail::corrupt(format!("wallet {wallet_id} is gone")))?,
@@ -57,8 +56,8 @@ impl Grant {
                 currency: account.currency.clone(),
                 transaction: row.int8(2)?,
                 remaining: stored(row, 3)?,
-                effective_at: life.effective_at,
-                lasting: row.bool(4)?.then_some(life),
+                life: life(row, 5)?,
+                summed: row.bool(4)?,
             })
         })?
         .ok_or_else(|| Fail::corrupt(format!("the credit grant of {id} is gone")))
@@ -71,12 +70,14 @@ impl Grant {
         }
         let (mut with, mut without) = (account.clone(), account.clone());
         let lots = &mut without.purse.lots;
-        let own = |lot: &&mut Lot| match (lot.source, self.lasting) {
-            (Source::Grant(id), _) => id == self.id,
-            (Source::Lasting, Some(life)) => {
-                (lot.wallet, lot.priority, lot.promotional) == (self.wallet, life.priority, life.promotional)
+        let Life { promotional, priority, expires_at, .. } = self.life;
+        let own = |lot: &&mut Lot| match lot.source {
+            Source::Grant(id) => id == self.id,
+            Source::Sum { last } => {
+                (lot.wallet, lot.priority, lot.promotional) == (self.wallet, priority, promotional)
+                    && (self.summed && lot.expires_at <= expires_at && expires_at <= last)
             }
-            _ => false,
+            Source::Coming { .. } => false,
         };
         if let Some(lot) = lots.iter_mut().find(own) {
             lot.remaining = lot.remaining.checked_sub(amount).map_err(too_large)?;
@@ -135,10 +136,10 @@ fn end_grant(verb: &str, grant_id: Option<i64>, idempotency_key: Option<&str>, r
                 ..Act::default()
             };
             let transaction = journal.act(&account, &act)?;
-            let lot = (grant.id, grant.lasting);
+            let lot = (grant.id, grant.summed.then_some(grant.life));
             let ended = Portion { amount: grant.remaining, minor };
             // Of a grant to come: when it would have begun.
-            let when = now.max(grant.effective_at);
+            let when = now.max(grant.life.effective_at);
             journal.of_grant(&mut account, transaction, grant.wallet, lot, -ended, to, when)?;
             journal.write([&account])?;
             Ok(transaction)
@@ -217,7 +218,7 @@ fn refund_transaction(
                 };
                 grant.free(&account, &part)?;
                 let transaction = journal.act(&account, &act)?;
-                let lot = (grant.id, grant.lasting);
+                let lot = (grant.id, grant.summed.then_some(grant.life));
                 journal.of_grant(
                     &mut account,
                     transaction,
@@ -225,7 +226,7 @@ fn refund_transaction(
                     lot,
                     -Portion { amount: part, minor },
                     "payments",
-                    now.max(grant.effective_at),
+                    now.max(grant.life.effective_at),
                 )?;
                 journal.write([&account])?;
                 return Ok(transaction);

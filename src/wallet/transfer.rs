@@ -2,9 +2,9 @@
 
 use pgrx::prelude::*;
 
-use crate::core::ledger::Wallet;
-use crate::core::pricing::Rounding;
-use crate::ledger::{self, Account, Act, Journal, Life, locked, too_large};
+use crate::core::ledger::{Life, Wallet};
+use crate::core::pricing::{Amount, Rounding};
+use crate::ledger::{self, Account, Act, Journal, locked, too_large};
 use crate::pg::error::{Fail, Outcome, SqlState, raise};
 use crate::pg::numeric::NumericIn;
 use crate::pg::settings;
@@ -64,17 +64,17 @@ fn transfer(
                 let minor = worth(&giver, &sum)?;
                 return Err(insufficient(&giver, minor, minor - short));
             }
-            let mut moved = Vec::new();
+            let mut moved: Vec<(Life, Amount)> = Vec::new();
             for taken in &taken {
-                let lot = &giver.purse.lots[taken.lot];
-                let life = Life {
-                    promotional: lot.promotional,
-                    priority: lot.priority,
-                    effective_at: if lot.effective_at == i64::MIN { now } else { lot.effective_at },
-                    expires_at: lot.expires_at,
-                };
-                journal.take(&mut giver, transaction, taken, "transfers", now)?;
-                moved.push((life, taken.amount));
+                let lasting = giver.purse.lots[taken.lot].is_lasting();
+                for part in journal.take(&mut giver, transaction, taken, "transfers", now)? {
+                    // What lasts begins again, as one.
+                    let life = if lasting { Life { effective_at: now, ..part.life } } else { part.life };
+                    match moved.last_mut().filter(|(last, _)| *last == life) {
+                        Some((_, amount)) => *amount = amount.checked_add(&part.amount).map_err(too_large)?,
+                        None => moved.push((life, part.amount)),
+                    }
+                }
             }
             if from.customer == to.customer {
                 let place = place_of(&giver, to.id)?;

@@ -2,9 +2,9 @@
 
 use pgrx::prelude::*;
 
-use crate::core::ledger::{Limit, Wallet};
+use crate::core::ledger::{Life, Limit, Wallet};
 use crate::core::pricing::Rounding;
-use crate::ledger::{self, Account, Act, Journal, Life, Portion, covers, locked, too_large};
+use crate::ledger::{self, Account, Act, Journal, Portion, covers, locked, too_large};
 use crate::meters;
 use crate::pg::datum::unix_micros;
 use crate::pg::error::{Fail, Outcome, SqlState, raise};

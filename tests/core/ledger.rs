@@ -1,5 +1,5 @@
 //! Prepaid credit: what burns first, what adds up, which grant pays what. What peers say is in vectors.rs, recurring grants
-//! in recurring.rs.
+//! in recurring.rs, sums of grants in sums.rs.
 
 use std::cmp::Ordering;
 
@@ -14,6 +14,8 @@ use crate::core::pricing::{Amount, Rounding};
 
 #[path = "ledger/recurring.rs"]
 mod recurring;
+#[path = "ledger/sums.rs"]
+mod sums;
 #[path = "ledger/vectors.rs"]
 mod vectors;
 
@@ -69,6 +71,7 @@ fn lot(id: i64, remaining: Amount) -> Lot {
         effective_at: 0,
         expires_at: i64::MAX,
         created_at: 0,
+        summed: false,
         remaining,
     }
 }
@@ -264,33 +267,6 @@ proptest! {
     }
 
     #[test]
-    fn lasting_grants_as_one_lot_are_as_each_by_itself(
-        parts in vec(0..50_000_i128, 1..8), minor in 0..300_000_i128, more in vec(0..20_000_i128, 0..3), promotional in any::<bool>(),
-    ) {
-        let others = more.iter().enumerate().map(|(n, left)| Lot { expires_at: 2000, ..lot(100 + n as i64, cents(*left)) });
-        let lasting = |source, cents_: i128| Lot { source, promotional, effective_at: i64::MIN, created_at: i64::MIN, ..lot(0, cents(cents_)) };
-        let one = lasting(Source::Lasting, parts.iter().sum());
-        let each = parts.iter().enumerate().map(|(n, part)| lasting(Source::Grant(n as i64), *part));
-        let mut together = purse(vec![wallet(1, 1, None)], others.clone().chain([one]).collect());
-        let mut apart = purse(vec![wallet(1, 1, None)], others.chain(each).collect());
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        prop_assert_eq!(together.left(|_| true), apart.left(|_| true));
-        prop_assert_eq!(together.balance(0), apart.balance(0));
-        prop_assert_eq!(
-            together.burn(minor, NOW, |_| true, &mut first),
-            apart.burn(minor, NOW, |_| true, &mut second)
-        );
-        let of = |purse: &Purse, taken: &[Taken], lasting: bool| -> i128 {
-            let own = taken.iter().filter(|taken| (purse.lots[taken.lot].expires_at == i64::MAX) == lasting);
-            own.map(|taken| taken.minor).sum()
-        };
-        for lasting in [true, false] {
-            prop_assert_eq!(of(&together, &first, lasting), of(&apart, &second, lasting));
-        }
-        prop_assert_eq!(together.balance(0), apart.balance(0));
-    }
-
-    #[test]
     fn units_are_spent_to_the_last_fraction(left in vec(1..50_000_i128, 1..5), rate in select(vec!["3", "0.0001", "1.123456"])) {
         let lots = left.iter().enumerate().map(|(n, left)| Lot { expires_at: 2000 + n as i64, ..lot(n as i64, thousandths(*left)) });
         let mut purse = purse(vec![wallet(1, 1, Some(rate))], lots.collect());
@@ -303,21 +279,20 @@ proptest! {
     }
 
     #[test]
-    fn totals_are_what_their_json_says(changes in vec((0..3_i64, 0..3_i32, any::<bool>(), -50_000..50_000_i128), 0..20)) {
+    fn totals_are_what_their_json_says(changes in vec((0..3_i64, any::<bool>(), -50_000..50_000_i128), 0..20)) {
         let mut totals = Totals::default();
-        for (n, (wallet, priority, flag, change)) in changes.iter().enumerate() {
+        for (n, (wallet, flag, change)) in changes.iter().enumerate() {
             let change = Amount::new(I256::new(*change), 4);
-            totals.add_lasting(*wallet, *priority, *flag, &change).expect("a sum");
             totals.add_overdraft(*wallet, &change, n as i64).expect("a sum");
             totals.add_held(flag.then_some("a \"meter\""), &change, 100 - n as i64).expect("a sum");
         }
         let text = serde_json::to_string(&totals).expect("JSON");
         prop_assert_eq!(serde_json::from_str::<Totals>(&text).expect("totals"), totals.clone());
         // Each sum is that of its changes, and none is kept that is nothing.
-        for sum_of in &totals.lasting {
-            let own = changes.iter().filter(|(wallet, priority, flag, _)| (sum_of.wallet, sum_of.priority, sum_of.promotional) == (*wallet, *priority, *flag));
-            prop_assert_eq!(sum_of.amount, Amount::new(I256::new(own.map(|change| change.3).sum()), 4));
-            prop_assert!(!sum_of.amount.is_zero());
+        for owed in &totals.overdrafts {
+            let own = changes.iter().filter(|(wallet, _, _)| owed.wallet == *wallet);
+            prop_assert_eq!(owed.amount, Amount::new(I256::new(own.map(|change| change.2).sum()), 4));
+            prop_assert!(!owed.amount.is_zero());
         }
     }
 }
@@ -342,7 +317,7 @@ fn totals_know_since_when() {
         totals.add_held(None, &amount(change), since).expect("a sum");
     }
     assert_eq!((totals.held[0].amount, totals.held[0].since), (amount("3"), 5));
-    assert!(serde_json::from_str::<Totals>(r#"{"lasting":[],"more":1}"#).is_err());
+    assert!(serde_json::from_str::<Totals>(r#"{"sums":[],"more":1}"#).is_err());
 }
 
 /// June is 100 to 200 and July 200 to 300; it is July, 210.

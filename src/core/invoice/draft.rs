@@ -50,7 +50,7 @@ pub enum LineKind {
 }
 
 /// Which lines a coupon or credit applies to: those that are in every list that isn't empty. All empty: all lines.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scope {
     pub lines: Vec<String>,
     pub prices: Vec<String>,

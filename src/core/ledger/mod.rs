@@ -1,12 +1,12 @@
 //! Prepaid credit: what a customer's wallets hold in one currency, and what burns first.
 //!
 //! A **grant** is credit with a life: from `effective_at` inclusive to `expires_at` exclusive. A **lot** is what burns as
-//! one: a grant with dates of its own, or all grants of one wallet, priority and kind that began at once and never expire,
-//! which nothing tells apart but their age. A **purse** is all of a customer in one currency; it answers what is there,
-//! what a debt takes, and what is missing. Nothing here knows a clock: time is an argument.
+//! one: a grant, or a **sum** over grants of one wallet, priority and kind that expire one after the other, between which
+//! nothing else burns. A **purse** is all of a customer in one currency; it answers what is there, what a debt takes, and
+//! what is missing. Nothing here knows a clock: time is an argument.
 //!
 //! **Burn order**, total: priority of the wallet, priority of the grant, expiry (none last), promotional before
-//! purchased, start, creation, id. Of lots that never expire the wallet comes before the start: a wallet keeps them as sums.
+//! purchased, start, creation, id.
 //!
 //! **Which grant pays what.** A debt has a time: now; of a billing period that has ended, its end; of a hold, when it was
 //! made. A grant pays what it had not outlived then, so an allowance for June pays for June also in an invoice of July.
@@ -19,6 +19,6 @@ mod purse;
 mod recurring;
 mod totals;
 
-pub use purse::{Limit, Lot, Purse, Source, Taken, Unit, Wallet, minor_of};
+pub use purse::{Life, Limit, Lot, Purse, Source, Taken, Unit, Wallet, minor_of};
 pub use recurring::{Part, Recurring, parts};
-pub use totals::Totals;
+pub use totals::{Sum, Totals};

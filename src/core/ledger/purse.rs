@@ -7,11 +7,22 @@ use crate::core::pricing::{Amount, Rounding};
 /// Decimals to which credit units are counted for an amount of money that they do not divide.
 const UNIT_DIGITS: u32 = 12;
 
+/// When a grant lives and where it stands in the burn order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Life {
+    pub promotional: bool,
+    pub priority: i32,
+    /// Unix microseconds.
+    pub effective_at: i64,
+    /// `i64::MAX`: never.
+    pub expires_at: i64,
+}
+
 /// Where a lot's credit is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// The wallet's grants of this priority and kind that began at once and never expire, oldest first.
-    Lasting,
+    /// The wallet's summed grants of this priority and kind that expire from the lot's expiry to this time.
+    Sum { last: i64 },
     /// One grant.
     Grant(i64),
     /// A part of an occurrence of a recurring grant that no verb has written down yet.
@@ -26,10 +37,13 @@ pub struct Lot {
     pub wallet: usize,
     pub priority: i32,
     pub promotional: bool,
-    /// Unix microseconds; `i64::MIN` and `i64::MAX`: always, never.
+    /// Unix microseconds; of a sum the last start.
     pub effective_at: i64,
+    /// `i64::MAX`: never; of a sum the first expiry.
     pub expires_at: i64,
     pub created_at: i64,
+    /// It had begun when it was written down, and so is in the wallet's sums.
+    pub summed: bool,
     /// In the wallet's unit.
     pub remaining: Amount,
 }
@@ -89,18 +103,51 @@ pub struct Taken {
 }
 
 impl Lot {
+    pub fn life(&self) -> Life {
+        let Lot { promotional, priority, effective_at, expires_at, .. } = *self;
+        Life { promotional, priority, effective_at, expires_at }
+    }
+
+    fn is_sum(&self) -> bool {
+        matches!(self.source, Source::Sum { .. })
+    }
+
+    /// It began at once and never expires: it is there for whatever is done with it, also as of a moment before.
+    pub fn is_lasting(&self) -> bool {
+        self.summed && self.expires_at == i64::MAX
+    }
+
+    fn begins(&self) -> i64 {
+        if self.is_lasting() { i64::MIN } else { self.effective_at }
+    }
+
     pub fn is_live(&self, at: i64) -> bool {
-        self.effective_at <= at && at < self.expires_at
+        self.begins() <= at && at < self.expires_at
     }
 
     /// Whether it can pay what was spent, or set aside to be spent, at this time, looked at as of another.
     pub fn serves(&self, debt: i64, as_of: i64) -> bool {
-        self.expires_at > debt && self.effective_at <= as_of
+        self.expires_at > debt && self.begins() <= as_of
     }
 
     /// Whether it can pay a charge that has this time.
     pub fn pays(&self, charge: i64, as_of: i64) -> bool {
-        self.serves(charge, as_of) && (!self.promotional || self.effective_at <= charge)
+        self.serves(charge, as_of) && (!self.promotional || self.begins() <= charge)
+    }
+
+    /// Whether nothing tells it apart from other such lots of its wallet, priority and kind but when it expires: of what is
+    /// spent of them together, what expires first is spent first. `charged_since`: the time of the oldest open charge.
+    pub fn is_alike(&self, as_of: i64, charged_since: i64) -> bool {
+        self.summed && self.is_live(as_of) && self.pays(charged_since, as_of)
+    }
+
+    /// In a class of priorities, the first and the last place in burn order that its grants can have, as far as expiry and
+    /// kind tell.
+    fn span(&self) -> ((i64, bool), (i64, bool)) {
+        match self.source {
+            Source::Sum { last } if last > self.expires_at => ((self.expires_at, false), (last, true)),
+            _ => ((self.expires_at, !self.promotional), (self.expires_at, !self.promotional)),
+        }
     }
 }
 
@@ -126,6 +173,50 @@ impl Purse {
         self.wallets = wallets;
     }
 
+    /// The places of sums in whose place their grants have to be, in order: of which some may have expired, have not begun, or
+    /// can not pay the oldest charge; which are worth less grant by grant, as each is rounded down; whose wallet owes; and
+    /// those between whose grants other lots may burn.
+    pub fn sums_to_open(&self, charged_since: i64) -> Vec<usize> {
+        let is_one = |lot: &Lot| {
+            let wallet = &self.wallets[lot.wallet];
+            let whole = lot.is_live(self.as_of) && lot.pays(charged_since, self.as_of);
+            lot.is_lasting() || (whole && wallet.unit.is_none() && wallet.overdraft.is_zero())
+        };
+        let mut places = self.mixed();
+        places.extend((0..self.lots.len()).filter(|place| self.lots[*place].is_sum() && !is_one(&self.lots[*place])));
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// The places of sums that touch other lots in burn order.
+    fn mixed(&self) -> Vec<usize> {
+        let span = |place: usize| {
+            let lot = &self.lots[place];
+            let (class, (first, last)) = ((self.wallets[lot.wallet].priority, lot.priority), lot.span());
+            ((class, first), (class, last))
+        };
+        let mut order: Vec<usize> = (0..self.lots.len()).collect();
+        order.sort_by_key(|place| span(*place));
+        let mut mixed = Vec::new();
+        // Lots that touch follow each other: how many of them there are, which are sums, and where they end.
+        let (mut touching, mut sums, mut end) = (0, Vec::new(), None);
+        for place in order {
+            let (first, last) = span(place);
+            if end.is_some_and(|end| end < first) {
+                mixed.extend(sums.drain(..).filter(|_| touching > 1));
+                (touching, end) = (0, None);
+            }
+            touching += 1;
+            end = end.max(Some(last));
+            if self.lots[place].is_sum() {
+                sums.push(place);
+            }
+        }
+        mixed.extend(sums.into_iter().filter(|_| touching > 1));
+        mixed
+    }
+
     /// Lets grants that have begun pay what their wallets owe, in the order in which they began; returns what they paid.
     ///
     /// Whoever writes does this first, and a wallet only comes to owe when nothing of it is left that lives. So a grant
@@ -139,10 +230,10 @@ impl Purse {
         let pays = |lot: &Lot| {
             let since = self.wallets[lot.wallet].owes_since;
             // An invoice looks as of when it was asked for, which may be before the debt.
-            lot.serves(since, self.as_of) && (lot.is_live(self.as_of) || lot.effective_at > since)
+            lot.serves(since, self.as_of) && (lot.is_live(self.as_of) || lot.begins() > since)
         };
         let mut order: Vec<usize> = (0..self.lots.len()).filter(|lot| pays(&self.lots[*lot])).collect();
-        order.sort_by_key(|lot| (self.lots[*lot].effective_at, *lot));
+        order.sort_by_key(|lot| (self.lots[*lot].begins(), *lot));
         for place in order {
             let lot = &self.lots[place];
             let wallet = &mut self.wallets[lot.wallet];

@@ -1,17 +1,31 @@
-//! What is kept beside the ledger so that a balance costs the same however many grants and holds there are: sums over
-//! what nothing tells apart. A cache of the ledger, changed with it; `verify` compares them.
+//! What is kept beside the ledger so that a balance costs the same however many grants and holds there are: sums. A cache
+//! of the ledger, changed with it; `verify` compares them.
+//!
+//! # Sums of grants
+//! All grants that have begun when they are written down are in sums, by wallet, priority and kind: those that never
+//! expire in one, the others in as many as it takes for each to have some hundred grants that expire one after the other.
+//! So expiries of sums of the same wallet, priority and kind do not overlap, and a time is within one of them at most. That
+//! one is read grant by grant, and so is one between whose grants something else burns; of all others the sum is enough.
 
 use serde::{Deserialize, Serialize};
 
 use crate::core::decimal::QuantityError;
 use crate::core::pricing::Amount;
 
+use super::purse::{Life, Lot, Source};
+
+/// A sum of more grants is divided: so many are read one by one when some of them have expired and others have not.
+const MOST_GRANTS: u32 = 512;
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Totals {
-    /// What is left of grants that began at once and never expire.
+    /// What is left of grants that had begun when they were written down.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub lasting: Vec<Lasting>,
+    pub sums: Vec<Sum>,
+    /// Of the other grants none expires after this time; Unix microseconds. None: there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub later_until: Option<i64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overdrafts: Vec<Overdraft>,
     /// Of holds that have not been closed, expired ones too.
@@ -20,12 +34,27 @@ pub struct Totals {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lasting {
+pub struct Sum {
     pub wallet: i64,
     pub priority: i32,
     pub promotional: bool,
     #[serde(with = "text")]
     pub amount: Amount,
+    /// None: its grants never expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dated: Option<Dated>,
+}
+
+/// Of which grants a sum is; Unix microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dated {
+    /// They expire from this time to that.
+    pub first: i64,
+    pub last: i64,
+    /// When the last of them began.
+    pub begun: i64,
+    /// How many they were when the sum was made, and were added since.
+    pub grants: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,20 +77,143 @@ pub struct Held {
     pub since: i64,
 }
 
+impl Sum {
+    /// Whether it is of a wallet's grants of this priority and kind.
+    pub fn is_of(&self, wallet: i64, life: &Life) -> bool {
+        (self.wallet, self.priority, self.promotional) == (wallet, life.priority, life.promotional)
+    }
+
+    /// As what burns as one; `wallet`: its place in the purse.
+    pub fn as_lot(&self, wallet: usize) -> Lot {
+        let lasting = (i64::MAX, i64::MAX, i64::MIN);
+        let (first, last, begun) = self.dated.map_or(lasting, |dated| (dated.first, dated.last, dated.begun));
+        Lot {
+            source: Source::Sum { last },
+            wallet,
+            priority: self.priority,
+            promotional: self.promotional,
+            effective_at: begun,
+            expires_at: first,
+            created_at: i64::MIN,
+            summed: true,
+            remaining: self.amount,
+        }
+    }
+
+    pub fn is_too_large(&self, now: i64) -> bool {
+        let too_large = |dated: Dated| dated.grants > MOST_GRANTS && dated.first < dated.last && dated.last > now;
+        self.dated.is_some_and(too_large)
+    }
+
+    /// Two sums as one.
+    fn with(mut self, other: Sum) -> Result<Sum, QuantityError> {
+        self.amount = self.amount.checked_add(&other.amount)?.shortest();
+        self.dated = self.dated.zip(other.dated).map(|(one, two)| Dated {
+            first: one.first.min(two.first),
+            last: one.last.max(two.last),
+            begun: one.begun.max(two.begun),
+            grants: one.grants.saturating_add(two.grants),
+        });
+        Ok(self)
+    }
+
+    /// As sums of fewer grants. `grants`: all of it that have something left, in order of expiry, and what that is.
+    pub fn divided(&self, grants: &[(Life, Amount)]) -> Result<Vec<Sum>, QuantityError> {
+        let mut sums: Vec<Sum> = Vec::new();
+        for same in grants.chunk_by(|(a, _), (b, _)| a.expires_at == b.expires_at) {
+            for (place, (life, left)) in same.iter().enumerate() {
+                let (at, begun) = (life.expires_at, life.effective_at);
+                let dated = Some(Dated { first: at, last: at, begun, grants: 1 });
+                let one = Sum { amount: *left, dated, ..self.clone() };
+                let has_room =
+                    |sum: &mut Sum| place > 0 || sum.dated.is_some_and(|dated| dated.grants < MOST_GRANTS / 2);
+                let sum = match sums.pop_if(has_room) {
+                    Some(sum) => sum.with(one)?,
+                    None => one,
+                };
+                sums.push(sum);
+            }
+        }
+        Ok(sums)
+    }
+}
+
 impl Totals {
-    pub fn add_lasting(
+    /// Writes down a grant of an amount; `now`: when. It is in a sum if it has begun.
+    pub fn add_grant(&mut self, wallet: i64, life: &Life, amount: &Amount, now: i64) -> Result<(), QuantityError> {
+        if life.effective_at <= now {
+            return self.change_sum(wallet, life, amount, now, 1);
+        }
+        self.later_until = self.later_until.max(Some(life.expires_at));
+        Ok(())
+    }
+
+    /// Changes what is left of a summed grant.
+    pub fn change_grant(&mut self, wallet: i64, life: &Life, change: &Amount, now: i64) -> Result<(), QuantityError> {
+        self.change_sum(wallet, life, change, now, 0)
+    }
+
+    fn change_sum(
         &mut self,
         wallet: i64,
-        priority: i32,
-        promotional: bool,
+        life: &Life,
         change: &Amount,
+        now: i64,
+        grants: u32,
     ) -> Result<(), QuantityError> {
-        let same = |sum: &&mut Lasting| (sum.wallet, sum.priority, sum.promotional) == (wallet, priority, promotional);
-        match self.lasting.iter_mut().find(same) {
-            Some(sum) => sum.amount = sum.amount.checked_add(change)?.shortest(),
-            None => self.lasting.push(Lasting { wallet, priority, promotional, amount: *change }),
+        let at = life.expires_at;
+        match self.sum_for(wallet, life, now) {
+            Some(place) => {
+                let sum = &mut self.sums[place];
+                sum.amount = sum.amount.checked_add(change)?.shortest();
+                if let Some(dated) = &mut sum.dated {
+                    *dated = Dated {
+                        first: dated.first.min(at),
+                        last: dated.last.max(at),
+                        begun: dated.begun.max(life.effective_at),
+                        grants: dated.grants.saturating_add(grants),
+                    };
+                }
+            }
+            None => {
+                let dated = Dated { first: at, last: at, begun: life.effective_at, grants: 1 };
+                let dated = (at < i64::MAX).then_some(dated);
+                let Life { priority, promotional, .. } = *life;
+                self.sums.push(Sum { wallet, priority, promotional, amount: change.shortest(), dated });
+            }
         }
-        self.lasting.retain(|sum| !sum.amount.is_zero());
+        self.sums.retain(|sum| !sum.amount.is_zero());
+        self.bury(wallet, life, now)
+    }
+
+    /// The sum that a grant is in, or is to be in. What has expired and what has not are kept apart.
+    fn sum_for(&self, wallet: i64, life: &Life, now: i64) -> Option<usize> {
+        let at = life.expires_at;
+        let own = || self.sums.iter().enumerate().filter(|(_, sum)| sum.is_of(wallet, life));
+        if at == i64::MAX {
+            return own().find(|(_, sum)| sum.dated.is_none()).map(|(place, _)| place);
+        }
+        let dated = || own().filter_map(|(place, sum)| Some((place, sum.dated?)));
+        if let Some((place, _)) = dated().find(|(_, dated)| dated.first <= at && at <= dated.last) {
+            return Some(place);
+        }
+        let beside = || dated().filter(|(_, dated)| (dated.last > now) == (at > now));
+        let before = beside().filter(|(_, dated)| dated.last < at).max_by_key(|(_, dated)| dated.last);
+        let after = || beside().filter(|(_, dated)| dated.first > at).min_by_key(|(_, dated)| dated.first);
+        before.or_else(after).map(|(place, _)| place)
+    }
+
+    /// Of what has expired there is one sum.
+    fn bury(&mut self, wallet: i64, life: &Life, now: i64) -> Result<(), QuantityError> {
+        let is_dead = |sum: &Sum| sum.is_of(wallet, life) && sum.dated.is_some_and(|dated| dated.last <= now);
+        if self.sums.iter().filter(|sum| is_dead(sum)).count() > 1 {
+            let (dead, rest): (Vec<Sum>, Vec<Sum>) = std::mem::take(&mut self.sums).into_iter().partition(is_dead);
+            self.sums = rest;
+            let mut dead = dead.into_iter();
+            if let Some(first) = dead.next() {
+                self.sums.push(dead.try_fold(first, Sum::with)?);
+            }
+        }
         Ok(())
     }
 

@@ -73,7 +73,7 @@ impl Found {
         let grants = by_id(
             client,
             &format!(
-                "SELECT g.id, g.wallet_id, g.transaction_id, g.kind, {}, g.priority, {}, {}, {}, {}, g.recurring_id, g.occurrence, g.lasting
+                "SELECT g.id, g.wallet_id, g.transaction_id, g.kind, {}, g.priority, {}, {}, {}, {}, g.recurring_id, g.occurrence
                    FROM meterflow.credit_grants g JOIN meterflow.wallets w ON w.id = g.wallet_id",
                 cents("g.amount", "w.credit_unit"),
                 micros("g.effective_at"),

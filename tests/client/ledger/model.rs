@@ -116,10 +116,8 @@ impl Account {
         let key = |place: &usize| {
             let grant = &self.grants[*place];
             let wallet = &self.wallets[grant.wallet];
-            // What is lasting burns wallet by wallet, the oldest first.
-            let began = (grant.began(), if grant.lasting() { i64::MIN } else { grant.created });
             let ranks = (wallet.priority, grant.priority, grant.ends, !grant.promotional);
-            (ranks, began, wallet.id, grant.starts, grant.created, grant.id)
+            (ranks, grant.starts, grant.created, wallet.id, grant.id)
         };
         let mut order: Vec<usize> = (0..self.grants.len()).filter(|place| self.grants[*place].left > 0).collect();
         order.sort_by_key(key);
@@ -232,7 +230,7 @@ impl Account {
         }
         left.put_back(&claims.claimed);
         missing = left.take(left.order(), missing, usable, &mut taken);
-        let mut taken = self.take_for(&taken);
+        let mut taken = self.take_for(&taken, now, debts);
         for beyond in [false, true] {
             for place in self.ranked() {
                 let wallet = &self.wallets[place];
@@ -254,22 +252,25 @@ impl Account {
         if missing > 0 { Err(missing) } else { Ok(taken) }
     }
 
-    /// Takes what has been found to be there: of lasting grants, which debts do not tell apart, the oldest.
-    fn take_for(&mut self, found: &Taken) -> Taken {
+    /// Takes what has been found to be there: of grants that are alike, what burns first.
+    fn take_for(&mut self, found: &Taken, now: i64, debts: &Debts) -> Taken {
+        let since = debts.open.iter().map(|charge| charge.at).fold(now, i64::min);
         let mut taken = Taken::new();
         for (_, grant, cents) in found {
-            let place = grant.expect("a grant");
-            let lot = self.lot(place);
-            let order = self.order().into_iter().filter(|other| self.lot(*other) == lot).collect();
+            let class = self.class(grant.expect("a grant"), now, since);
+            let order = self.order().into_iter().filter(|other| self.class(*other, now, since) == class).collect();
             self.take(order, *cents, |_, _| true, &mut taken);
         }
         taken
     }
 
-    /// What burns as one: lasting grants of one wallet, priority and kind; else a grant.
-    fn lot(&self, place: usize) -> (usize, i64, bool, i64) {
+    /// Grants that are alike: of one wallet, priority and kind, all of which can pay whatever one of them can. They had begun
+    /// when they were written down; those that expire and those that never do are apart.
+    fn class(&self, place: usize, now: i64, since: i64) -> (usize, i64, bool, bool, i64) {
         let grant = &self.grants[place];
-        (grant.wallet, grant.priority, grant.promotional, if grant.lasting() { 0 } else { grant.id })
+        let alike = grant.starts <= grant.created && grant.lives(now) && (!grant.promotional || grant.began() <= since);
+        let own = if alike { 0 } else { grant.id };
+        (grant.wallet, grant.priority, grant.promotional, grant.lasting(), own)
     }
 
     /// As [`Account::spend`], of what debts leave in one wallet alone.
@@ -279,7 +280,7 @@ impl Account {
         let mut taken = Taken::new();
         let usable = |grant: &Grant, _: &Wallet| grant.wallet == wallet && grant.lives(now);
         let missing = left.take(left.order(), cents, usable, &mut taken);
-        let taken = self.take_for(&taken);
+        let taken = self.take_for(&taken, now, debts);
         if missing > 0 { Err(missing) } else { Ok(taken) }
     }
 
@@ -298,18 +299,27 @@ impl Account {
         let mut open: Vec<i64> = charges.iter().map(|charge| charge.cents).collect();
         let mut taken = Taken::new();
         for promotional in [true, false] {
-            let order: Vec<usize> =
-                self.order().into_iter().filter(|place| self.grants[*place].promotional == promotional).collect();
-            let lots: Vec<Vec<usize>> =
-                order.chunk_by(|a, b| self.lot(*a) == self.lot(*b)).map(<[usize]>::to_vec).collect();
-            for lot in lots {
-                let (first, limited) = (&self.grants[lot[0]], self.wallets[self.grants[lot[0]].wallet].limited);
+            // Neighbours in burn order that pay for the same pay together.
+            let mut lots: Vec<((bool, Vec<bool>), Vec<usize>)> = Vec::new();
+            for place in self.order() {
+                let grant = &self.grants[place];
+                let limited = self.wallets[grant.wallet].limited;
                 let pays = |charge: &Charge| {
                     let begun_by = if promotional { charge.at } else { now };
-                    (charge.api || !limited) && first.serves(charge.at, now) && first.began() <= begun_by
+                    (charge.api || !limited) && grant.serves(charge.at, now) && grant.began() <= begun_by
                 };
+                let pays: Vec<bool> = charges.iter().map(pays).collect();
+                if grant.promotional != promotional || !pays.contains(&true) {
+                    continue;
+                }
+                match lots.last_mut() {
+                    Some((same, lots)) if *same == (limited, pays.clone()) => lots.push(place),
+                    _ => lots.push(((limited, pays), vec![place])),
+                }
+            }
+            for ((_, pays), lot) in lots {
                 let weights: Vec<i64> =
-                    charges.iter().zip(&open).map(|(charge, left)| if pays(charge) { *left } else { 0 }).collect();
+                    pays.iter().zip(&open).map(|(pays, left)| if *pays { *left } else { 0 }).collect();
                 let left: i64 = lot.iter().map(|place| self.grants[*place].left).sum();
                 let used = weights.iter().sum::<i64>().min(left);
                 for (open, part) in open.iter_mut().zip(split(used, &weights)) {

@@ -57,17 +57,17 @@ CREATE FUNCTION pg_temp.written(c text) RETURNS SETOF text LANGUAGE sql AS $$
             FROM meterflow.ledger_entries AS e JOIN meterflow.wallets AS w ON w.id = e.wallet_id WHERE w.customer_id = c) AS e
   UNION ALL
   SELECT format('grant %s', row_to_json(g))
-    FROM (SELECT rank() OVER (ORDER BY g.id), dense_rank() OVER (ORDER BY wallet_id), g.kind, amount::text, remaining::text, spent, g.priority, expires_at, lasting, recurring_id, occurrence, part
+    FROM (SELECT rank() OVER (ORDER BY g.id), dense_rank() OVER (ORDER BY wallet_id), g.kind, amount::text, remaining::text, spent, g.priority, expires_at, summed, recurring_id, occurrence, part
             FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.id = g.wallet_id WHERE w.customer_id = c AND expires_at = 'infinity'
           UNION ALL
-          SELECT rank() OVER (ORDER BY g.id), dense_rank() OVER (ORDER BY wallet_id), g.kind, amount::text, remaining::text, spent, g.priority, NULL, lasting, recurring_id, occurrence, part
+          SELECT rank() OVER (ORDER BY g.id), dense_rank() OVER (ORDER BY wallet_id), g.kind, amount::text, remaining::text, spent, g.priority, NULL, summed, recurring_id, occurrence, part
             FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.id = g.wallet_id WHERE w.customer_id = c AND expires_at < 'infinity') AS g
   UNION ALL
   SELECT format('hold %s', row_to_json(h))
     FROM (SELECT rank() OVER (ORDER BY id), amount::text, meter_key, quantity, status, captured::text, transaction_id IS NULL, closed_at IS NULL, replace(idempotency_key, c, ''), length(body_hash), created_by
             FROM meterflow.holds WHERE customer_id = c) AS h
   UNION ALL
-  SELECT format('totals %s', regexp_replace(totals::text, '("wallet"|"since"):\d+', '\1', 'g')) FROM meterflow.wallet_totals WHERE customer_id = c
+  SELECT format('totals %s', regexp_replace(totals::text, '("wallet"|"since"|"first"|"last"|"begun"):\d+', '\1', 'g')) FROM meterflow.wallet_totals WHERE customer_id = c
 $$;
 
 SELECT pg_temp.live('direct');

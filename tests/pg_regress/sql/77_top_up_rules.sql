@@ -33,7 +33,7 @@ SELECT max(q.id) AS request FROM meterflow.top_up_requests AS q WHERE q.tenant_i
 SELECT meterflow.confirm_top_up(:request) = meterflow.confirm_top_up(:request) AS same;
 SELECT b.balance, b.available FROM meterflow.wallet_balance('acme', 'EUR') AS b;
 SELECT g.kind, g.amount, g.expires_at > now() + interval '364 days' AND g.expires_at < now() + interval '367 days' AS a_year
-  FROM meterflow.credit_grants AS g WHERE g.tenant_id = 'top_ups' AND NOT g.lasting;
+  FROM meterflow.credit_grants AS g WHERE g.tenant_id = 'top_ups' AND g.expires_at < 'infinity';
 SELECT pg_temp.try(format('SELECT meterflow.fail_top_up(%s, %L)', :request, 'declined after all')) AS settled;
 SELECT * FROM requests;
 
