@@ -44,7 +44,6 @@ impl Account {
                     .map_err(|error| broken(error.to_string()))?;
                 let (ends_at, given) = (row.time(8)?, row.int8(11)?);
                 let period = |number: i64| cycle.period(number).map_err(|error| broken(error.to_string()));
-                let parts = parts(&terms).map_err(too_large)?;
                 let mut number = given;
                 loop {
                     let occurrence = period(number)?;
@@ -55,6 +54,7 @@ impl Account {
                         return Err(broken(format!("more than {MAX_OCCURRENCES} have begun")));
                     }
                     let mut lots = Vec::new();
+                    let parts = parts(&terms, number == 0).map_err(too_large)?;
                     for (index, part) in parts.iter().enumerate() {
                         let expires_at = match part.outlives {
                             None => i64::MAX,
@@ -70,6 +70,7 @@ impl Account {
                                 effective_at: occurrence.start,
                                 expires_at,
                                 created_at: occurrence.start,
+                                summed: false,
                                 remaining: part.amount,
                             },
                         ));

@@ -6,8 +6,9 @@
 //! longer than the rest. Credit that expires first burns first, so what is left is always the newest, and
 //! `min(M, what is left)` is there in the next period without anyone computing it.
 //!
-//! A minimum m tops up what rolls over. That is m more in each period, of which nothing rolls over, burned after the rest
-//! of it (its priority is one lower): `A + m + min(M − m, max(0, left − m)) = A + max(m, min(M, left))`.
+//! A minimum m tops up what rolls over. That is m more in each period but the first, of which nothing rolls over, burned
+//! after the rest of it (its priority is one lower): `A + m + min(M − m, max(0, left − m)) = A + max(m, min(M, left))`.
+//! Before the first period there was none that something could be left of: there m is a part of A.
 //!
 //! Semantics of minimum and maximum: OpenMeter's rollover, `min(max, max(min, left))`.
 
@@ -34,22 +35,28 @@ pub struct Part {
     pub priority: i32,
 }
 
-/// The parts of an occurrence, none of them zero.
-pub fn parts(rule: &Recurring) -> Result<Vec<Part>, QuantityError> {
+/// The parts of an occurrence, none of them zero; `first`: of the rule's first.
+pub fn parts(rule: &Recurring, first: bool) -> Result<Vec<Part>, QuantityError> {
+    let (amount, stays) = if first {
+        let stays = rule.rollover_min.min(rule.amount);
+        (rule.amount.checked_sub(&stays)?, stays)
+    } else {
+        (rule.amount, rule.rollover_min)
+    };
     let mut parts = Vec::new();
     match &rule.rollover_max {
-        None => parts.push(Part { amount: rule.amount, outlives: None, priority: 0 }),
+        None => parts.push(Part { amount, outlives: None, priority: 0 }),
         Some(max) => {
             let rolls = max.checked_sub(&rule.rollover_min)?;
             let rolls = if rolls.is_negative() { Amount::ZERO } else { rolls };
             let whole = rolls.div_round(&rule.amount, 0, Rounding::Down)?;
-            let longer = rolls.checked_sub(&whole.checked_mul(&rule.amount)?)?;
+            let longer = rolls.checked_sub(&whole.checked_mul(&rule.amount)?)?.min(amount);
             let periods = i64::try_from(whole.round(0)?.minor()).map_err(|_| QuantityError::TooLarge)?;
-            parts.push(Part { amount: rule.amount.checked_sub(&longer)?, outlives: Some(periods), priority: 0 });
+            parts.push(Part { amount: amount.checked_sub(&longer)?, outlives: Some(periods), priority: 0 });
             parts.push(Part { amount: longer, outlives: Some(periods.saturating_add(1)), priority: 0 });
         }
     }
-    parts.push(Part { amount: rule.rollover_min, outlives: Some(0), priority: 1 });
+    parts.push(Part { amount: stays, outlives: Some(0), priority: 1 });
     parts.retain(|part| !part.amount.is_zero());
     Ok(parts)
 }

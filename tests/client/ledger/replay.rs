@@ -443,17 +443,22 @@ impl Replay {
 }
 
 impl Rule {
-    /// Cents, end and how much later it burns. What rolls over lives as many periods longer as hold so much.
+    /// Cents, end and how much later it burns. What rolls over lives as many periods longer as hold so much. The least that
+    /// does comes with each period, and with the first as a part of it.
     pub(super) fn parts(&self, starts: i64) -> Vec<(i64, i64, i64)> {
+        let first = starts == self.starts;
+        let stays = if first { self.least.min(self.cents) } else { self.least };
+        let cents = if first { self.cents - stays } else { self.cents };
         let mut parts = match self.most {
-            None => vec![(self.cents, NEVER, 0)],
+            None => vec![(cents, NEVER, 0)],
             Some(most) => {
                 let (whole, longer) = ((most - self.least) / self.cents, (most - self.least) % self.cents);
                 let end = |periods: i64| starts + (periods + 1) * DAY;
-                vec![(self.cents - longer, end(whole), 0), (longer, end(whole + 1), 0)]
+                let longer = longer.min(cents);
+                vec![(cents - longer, end(whole), 0), (longer, end(whole + 1), 0)]
             }
         };
-        parts.push((self.least, starts + DAY, 1));
+        parts.push((stays, starts + DAY, 1));
         parts.retain(|(cents, ..)| *cents > 0);
         parts
     }

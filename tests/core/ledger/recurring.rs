@@ -6,7 +6,8 @@ use super::*;
 /// A day of ten moments.
 const PERIOD: i64 = 10;
 
-/// What there is, by itself: at each period's beginning min(max, max(min, what is left)) stays, and the amount comes.
+/// What there is, by itself: the amount comes; and at the beginning of each period but the first,
+/// min(max, max(min, what is left)) of what was there before stays.
 struct Engine {
     amount: i128,
     min: i128,
@@ -15,8 +16,8 @@ struct Engine {
 }
 
 impl Engine {
-    fn begin(&mut self) {
-        let rolls = self.left.max(self.min);
+    fn begin(&mut self, first: bool) {
+        let rolls = if first { 0 } else { self.left.max(self.min) };
         self.left = self.amount + self.max.map_or(rolls, |max| rolls.min(max));
     }
 
@@ -30,9 +31,9 @@ impl Engine {
 
 /// All that recurs by the end of the last period, as lots.
 fn credit(rule: &Recurring, periods: i64) -> Purse {
-    let parts = parts(rule).expect("parts");
     let mut lots = Vec::new();
     for number in 0..periods {
+        let parts = parts(rule, number == 0).expect("parts");
         for (place, part) in parts.iter().enumerate() {
             let expires_at = part.outlives.map_or(i64::MAX, |later| (number + 1 + later) * PERIOD);
             lots.push(Lot {
@@ -81,7 +82,7 @@ proptest! {
         let mut purse = credit(&terms, burns.len() as i64);
         let mut engine = Engine { amount, min, max, left: 0 };
         for (number, at_once) in burns.iter().enumerate() {
-            engine.begin();
+            engine.begin(number == 0);
             for (moment, minor) in [0, PERIOD / 2, PERIOD - 1].into_iter().zip(at_once) {
                 purse.as_of = number as i64 * PERIOD + moment;
                 prop_assert_eq!(purse.left(|_| true), Ok(engine.left), "at {} of {}", purse.as_of, terms.amount);
@@ -95,7 +96,9 @@ proptest! {
     #[test]
     fn parts_are_the_amount_and_the_minimum((amount, min, max) in rule()) {
         let terms = Recurring { amount: cents(amount), rollover_min: cents(min), rollover_max: max.map(cents) };
-        let parts = parts(&terms).expect("parts");
+        let first = parts(&terms, true).expect("parts");
+        prop_assert_eq!(sum(first.iter().map(|part| part.amount)), cents(amount));
+        let parts = parts(&terms, false).expect("parts");
         prop_assert_eq!(sum(parts.iter().map(|part| part.amount)), cents(amount + min));
         prop_assert!(parts.iter().all(|part| part.amount.is_positive()) && parts.len() <= 3);
         // In burn order they expire in order, but for the minimum, which goes last and with its period.
@@ -106,11 +109,15 @@ proptest! {
 
 #[test]
 fn rollover_by_example() {
-    let shown = |amount_: &str, min: &str, max: Option<&str>| -> Vec<String> {
+    let of = |first: bool, amount_: &str, min: &str, max: Option<&str>| -> Vec<String> {
         let terms = Recurring { amount: amount(amount_), rollover_min: amount(min), rollover_max: max.map(amount) };
-        let parts = parts(&terms).expect("parts").into_iter();
+        let parts = parts(&terms, first).expect("parts").into_iter();
         parts.map(|part| format!("{} {:?} {}", part.amount, part.outlives, part.priority)).collect()
     };
+    let shown = |amount: &str, min: &str, max: Option<&str>| of(false, amount, min, max);
+    assert_eq!(of(true, "100", "10", Some("30")), ["70 Some(0) 0", "20 Some(1) 0", "10 Some(0) 1"]);
+    assert_eq!(of(true, "100", "10", None), ["90 None 0", "10 Some(0) 1"]);
+    assert_eq!(of(true, "5", "10", Some("30")), ["5 Some(0) 1"]);
     assert_eq!(shown("100", "0", Some("0")), ["100 Some(0) 0"]);
     assert_eq!(shown("100", "0", Some("30")), ["70 Some(0) 0", "30 Some(1) 0"]);
     assert_eq!(shown("100", "0", Some("100")), ["100 Some(1) 0"]);
