@@ -3,7 +3,7 @@
 //!     tests/cluster run bench15 -- tests/cargo bench --bench surface
 //!
 //! Settings: MF_BENCH_QUICK=1 for a run of a minute or two. Names of parts as arguments (ingest, reads, pricing,
-//! billing, ledger) run those only.
+//! billing, ledger, balances) run those only.
 
 #[path = "surface/billing.rs"]
 mod billing;
@@ -76,10 +76,13 @@ fn main() -> Result<()> {
     if wanted("ledger") {
         let slice = |milliseconds| std::time::Duration::from_millis(milliseconds);
         ledger::measure(&if quick {
-            ledger::Plan { sessions: &[2, 64], rounds: 3, slice: slice(400), calls: 300 }
+            ledger::Plan { sessions: &[2, 64], rounds: 3, slice: slice(400) }
         } else {
-            ledger::Plan { sessions: &[2, 8, 64], rounds: 7, slice: slice(1_000), calls: 3_000 }
+            ledger::Plan { sessions: &[2, 8, 64], rounds: 7, slice: slice(1_000) }
         })?;
+    }
+    if wanted("balances") {
+        ledger::balances(if quick { 300 } else { 3_000 })?;
     }
     Ok(())
 }

@@ -22,8 +22,6 @@ pub struct Plan {
     pub rounds: usize,
     /// Of a side in a round.
     pub slice: Duration,
-    /// Of each balance.
-    pub calls: usize,
 }
 
 /// In the hundredths that every debit and hold is of. Enough that nothing is ever refused.
@@ -203,7 +201,7 @@ pub fn measure(plan: &Plan) -> Result<()> {
             race(plan, wallets, sessions)?;
         }
     }
-    balances(plan)
+    Ok(())
 }
 
 fn race(plan: &Plan, wallets: u64, count: usize) -> Result<()> {
@@ -341,8 +339,9 @@ const CATALOGUE: &str = r#"
         ('standard', 'tokens', '{"model": "per_unit", "unit_amount": "0.000002"}'),
         ('standard', 'requests', '{"model": "per_unit", "unit_amount": "0.0004"}')"#;
 
-/// Customers by what lies behind their balance: their name, and what makes it. Each has 1,000 USD besides.
-const BEHIND: [(&str, &str); 9] = [
+/// Customers by what lies behind their balance: their name, and what makes it. Each has 1,000 USD besides, and some a
+/// subscription.
+const BEHIND: [(&str, &str); 12] = [
     ("one grant", ""),
     ("100 grants that never expire", "SELECT count(meterflow.grant_credit($1, 1, 'USD', $1 || n)) FROM generate_series(1, 99) n"),
     ("10,000 grants that never expire", "SELECT count(meterflow.grant_credit($1, 1, 'USD', $1 || n)) FROM generate_series(1, 9999) n"),
@@ -363,7 +362,21 @@ const BEHIND: [(&str, &str); 9] = [
         "10,000 debits of one grant",
         "SELECT count(d.transaction_id) FROM meterflow.debit_rows(array_fill($1::text, ARRAY[9999]), array_fill(0.01::numeric, ARRAY[9999]), 'USD', ARRAY(SELECT $1 || n FROM generate_series(1, 9999) n)) d",
     ),
+    (
+        "10,000 grants, one expires each hour",
+        "SELECT count(meterflow.grant_credit($1, 1, 'USD', $1 || n, effective_at => now() - interval '300 days', expires_at => now() + (n - 100) * interval '1 hour'))
+           FROM generate_series(1, 9999) n",
+    ),
+    (
+        "10,000 grants of two wallets in turn",
+        "SELECT count(meterflow.grant_credit($1, 1, 'USD', $1 || n, expires_at => now() + n * interval '1 day', wallet => CASE n % 2 WHEN 0 THEN 'default' ELSE 'other' END))
+           FROM generate_series(1, 9999) n",
+    ),
     ("10,000 holds", "SELECT count(meterflow.hold($1, 0.01, 'USD', '1 day', $1 || n)) FROM generate_series(1, 9999) n"),
+    (
+        "10,000 grants, and two prices open",
+        "SELECT count(meterflow.grant_credit($1, 1, 'USD', $1 || n, expires_at => now() + n * interval '1 day')) FROM generate_series(1, 9999) n",
+    ),
     (
         "10,000 debits, and two prices open",
         "SELECT count(d.transaction_id) FROM meterflow.debit_rows(array_fill($1::text, ARRAY[9999]), array_fill(0.01::numeric, ARRAY[9999]), 'USD', ARRAY(SELECT $1 || n FROM generate_series(1, 9999) n)) d",
@@ -371,7 +384,7 @@ const BEHIND: [(&str, &str); 9] = [
 ];
 
 /// Wall-clock and CPU time of each balance, while others ingest.
-fn balances(plan: &Plan) -> Result<()> {
+pub fn balances(calls: usize) -> Result<()> {
     let mut client = server::create_database(DATABASE)?;
     client.batch_execute(crate::doors::METERS)?;
     client.batch_execute(CATALOGUE)?;
@@ -383,28 +396,29 @@ fn balances(plan: &Plan) -> Result<()> {
             client.execute(behind, &[&name])?;
         }
     }
-    let (priced, _) = BEHIND[BEHIND.len() - 1];
-    client.execute("INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at) VALUES ($1, 'standard', date_trunc('month', now(), 'UTC'))", &[&priced])?;
-    let mut ours =
-        workload::Workload::new(9, workload::Ids::Random, 1, (crate::now() - workload::HOUR, crate::now()), 1_000);
-    ours.duplicates = 0;
-    let events = workload::json((0..ours.len).map(|i| ours.event(i))).replace(&workload::customer_id(0), priced);
-    client.query("SELECT accepted FROM meterflow.ingest($1)", &[&server::raw(events)?])?;
+    for (seed, (priced, _)) in (9..).zip(BEHIND.iter().filter(|(name, _)| name.ends_with("two prices open"))) {
+        client.execute("INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at) VALUES ($1, 'standard', date_trunc('month', now(), 'UTC'))", &[priced])?;
+        let hour = (crate::now() - workload::HOUR, crate::now());
+        let mut ours = workload::Workload::new(seed, workload::Ids::Random, 1, hour, 1_000);
+        ours.duplicates = 0;
+        let events = workload::json((0..ours.len).map(|i| ours.event(i))).replace(&workload::customer_id(0), priced);
+        client.query("SELECT accepted FROM meterflow.ingest($1)", &[&server::raw(events)?])?;
+    }
     settle(&mut client)?;
     check_ledger(&mut client)?;
 
     let floor = client.prepare("SELECT $1::text")?;
     let balance = client.prepare("SELECT available::text FROM meterflow.wallet_balance($1, 'USD')")?;
-    let mut calls: Vec<Calls> = (0..=BEHIND.len()).map(|_| Calls::default()).collect();
+    let mut asked_of: Vec<Calls> = (0..=BEHIND.len()).map(|_| Calls::default()).collect();
     let mut asker = Asker::of(&mut client)?;
     let (stop, sent, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     thread::scope(|scope| -> Result<()> {
         let ingest = |seed| reads::background(seed, &[Door::Json], &stop, &sent);
         let threads: Vec<_> = (0..reads::BACKGROUND_SESSIONS).map(|n| scope.spawn(move || ingest(n))).collect();
-        let asked = asker.ask(plan.calls, |asker, _| {
-            calls[0].measure(asker, || Ok(client.query_one(&floor, &[&"floor"]).map(|_| ())?))?;
-            for ((name, _), calls) in BEHIND.iter().zip(&mut calls[1..]) {
-                calls.measure(asker, || Ok(client.query_one(&balance, &[name]).map(|_| ())?))?;
+        let asked = asker.ask(calls, |asker, _| {
+            asked_of[0].measure(asker, || Ok(client.query_one(&floor, &[&"floor"]).map(|_| ())?))?;
+            for ((name, _), calls) in BEHIND.iter().zip(&mut asked_of[1..]) {
+                calls.measure(asker, || Ok(client.query(&balance, &[name]).map(|_| ())?))?;
             }
             Ok(())
         });
@@ -414,7 +428,7 @@ fn balances(plan: &Plan) -> Result<()> {
     })?;
     println!(
         "\nwallet_balance, by what lies behind it; {} calls each in turns, while {} sessions ingest {} events/s",
-        grouped(plan.calls as f64),
+        grouped(calls as f64),
         reads::BACKGROUND_SESSIONS,
         grouped(sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()),
     );
@@ -422,7 +436,7 @@ fn balances(plan: &Plan) -> Result<()> {
     reads::HEAD.iter().for_each(|head| print!(" {head:>8}"));
     println!();
     let names = std::iter::once("SELECT 1, the round trip alone").chain(BEHIND.iter().map(|(name, _)| *name));
-    for (name, calls) in names.zip(&calls) {
+    for (name, calls) in names.zip(&asked_of) {
         print!("  {name:36}");
         calls.figures().iter().for_each(|figure| print!(" {figure:>8.3}"));
         println!();
