@@ -200,7 +200,7 @@ CREATE TABLE meterflow.holds (
   id               bigint GENERATED ALWAYS AS IDENTITY,
   customer_id      text COLLATE "C" NOT NULL,
   currency         text COLLATE "C" NOT NULL,
-  amount           numeric NOT NULL CHECK (amount > 0),
+  amount           numeric NOT NULL,
   meter_key        text COLLATE "C",
   quantity         numeric,
   expires_at       timestamptz NOT NULL,
@@ -213,10 +213,12 @@ CREATE TABLE meterflow.holds (
   created_at       timestamptz NOT NULL,
   created_by       text NOT NULL DEFAULT session_user,
   PRIMARY KEY (tenant_id, id),
-  CONSTRAINT holds_idempotency_key UNIQUE (tenant_id, idempotency_key)
+  CONSTRAINT holds_idempotency_key UNIQUE (tenant_id, idempotency_key),
+  CONSTRAINT holds_amount_check CHECK (amount > 0 OR (amount = 0 AND quantity > 0))
 ) USING heap WITH (fillfactor = 80);
 CREATE INDEX holds_open_idx ON meterflow.holds (tenant_id, customer_id, currency, expires_at) WHERE status = 'open';
 COMMENT ON TABLE meterflow.holds IS 'Credit that is set aside: until it is captured or released, or until it expires.';
+COMMENT ON COLUMN meterflow.holds.amount IS 'Zero: it is for a quantity that costs nothing more.';
 COMMENT ON COLUMN meterflow.holds.status IS 'An open hold counts until before expires_at, and not after, whether or not anybody has marked it as expired.';
 
 -- A customer's lock in one currency, and sums beside its ledger.

@@ -4,7 +4,7 @@ CREATE FUNCTION meterflow.hold(customer_id text, amount numeric, currency text, 
                                meter_key text DEFAULT NULL, quantity numeric DEFAULT NULL) RETURNS bigint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'hold_wrapper';
 COMMENT ON FUNCTION meterflow.hold(text, numeric, text, interval, text, text, numeric) IS
-  'Sets credit aside until it is captured, released, or ttl has passed: an amount, or with a null amount what a quantity of a meter costs the customer. Returns the hold''s id; 53400 when less is available. Idempotent by key.';
+  'Sets credit aside until it is captured, released, or ttl has passed: an amount, or with a null amount what a quantity of a meter costs the customer on top of its usage and of other holds, which may be nothing. Returns the hold''s id; 53400 when less is available. Idempotent by key.';
 
 CREATE FUNCTION meterflow.close_hold(verb text, hold_id bigint, amount numeric, description text, paid_by_usage boolean) RETURNS bigint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'close_hold_wrapper';
@@ -34,7 +34,7 @@ BEGIN
   RETURN NULL;
 END $$;
 COMMENT ON FUNCTION meterflow.capture(bigint, numeric, text, json) IS
-  'Spends a hold, all of it or an amount, and lets go of the rest; returns the id of the transaction. Or ingests events in its place, which are charged by their prices: then there is no transaction, and null. Again with the same amount does nothing.';
+  'Spends a hold, all of it or an amount, and lets go of the rest; returns the id of the transaction. Or ingests events in its place, which are charged by their prices: then there is no transaction, and null, as of a hold that costs nothing. Again with the same amount does nothing.';
 
 CREATE FUNCTION meterflow.release(hold_id bigint, description text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE

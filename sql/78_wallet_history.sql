@@ -132,7 +132,7 @@ BEGIN
              WHERE e.tenant_id = tenant AND e.grant_id IS NULL GROUP BY 1, 2, 3 HAVING sum(e.amount) <> 0
             UNION ALL
             SELECT h.customer_id, h.currency, format('held %s', h.meter_key), sum(h.amount)
-              FROM meterflow.holds AS h WHERE h.tenant_id = tenant AND h.status = 'open' GROUP BY 1, 2, 3) AS r
+              FROM meterflow.holds AS h WHERE h.tenant_id = tenant AND h.status = 'open' GROUP BY 1, 2, 3 HAVING sum(h.amount) <> 0) AS r
         ON (r.customer_id, r.currency, r.what) = (k.customer_id, k.currency, k.what)
      WHERE k.amount IS DISTINCT FROM r.amount;
   RETURN QUERY

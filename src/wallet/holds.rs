@@ -82,13 +82,13 @@ fn hold(
                 Asked::Quantity(meter, quantity) => (cost(&account, meter, quantity)?, Some(quantity)),
             };
             let position = Position::of(account)?;
-            position.require(minor, |wallet| covers(wallet, meter_key))?;
-            let mut account = position.account;
-            if minor == 0 {
-                return Err(Fail::parameter("there is nothing to hold")
-                    .detail("So much more usage costs the customer nothing.")
-                    .hint("Usage that is free needs no hold."));
+            // A quantity that costs nothing is there whatever is owed; its hold counts for what the next one costs.
+            if minor > 0 {
+                position.require(minor, |wallet| covers(wallet, meter_key))?;
             }
+            let mut account = position.account;
+            // Where all are free nothing is held, and nobody looks for those that have expired.
+            account.expired_holds |= minor == 0;
             sweep(&mut account, now)?;
             let money = Money::new(minor.into(), account.purse.digits);
             account.totals.add_held(meter_key, &money.into(), now).map_err(crate::ledger::too_large)?;

@@ -112,6 +112,28 @@ SELECT meterflow.capture(:hold) > 0 AS captured;
 SELECT name, credits, balance, held, available FROM meterflow.wallet_balance('units');
 SELECT * FROM meterflow.verify_ledger();
 
+-- What is free is held for all the same: it costs nothing, and is no longer free for the next, who pays or is refused. 100 are
+-- free, of more each costs 0.01.
+INSERT INTO meterflow.customers (id) VALUES ('free');
+INSERT INTO meterflow.plans (key, currency, aligned) VALUES ('freemium', 'USD', false);
+INSERT INTO meterflow.prices (plan_key, key, meter_key, model) VALUES ('freemium', 'bytes', 'bytes', '{"model":"per_unit","unit_amount":"0.01","free_units":"100"}');
+INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at) VALUES ('free', 'freemium', now() - interval '1 hour');
+SELECT meterflow.hold('free', NULL, 'USD', '1 hour', 'free 1', 'bytes', 60) AS first \gset
+SELECT meterflow.hold('free', NULL, 'USD', '1 hour', 'free 1', 'bytes', 60) = :first AS same;
+SELECT pg_temp.refused($$SELECT meterflow.hold('free', NULL, 'USD', '1 hour', 'x', 'bytes', 60)$$);
+SELECT meterflow.hold('free', NULL, 'USD', '1 second', 'free 2', 'bytes', 40) AS second \gset
+SELECT pg_temp.refused($$SELECT meterflow.hold('free', NULL, 'USD', '1 hour', 'x', 'bytes', 1)$$);
+SELECT meterflow.top_up('free', 0.05, 'USD', 'free 3') > 0 AS paid, meterflow.hold('free', NULL, 'USD', '1 hour', 'free 4', 'bytes', 5) > 0 AS held;
+SELECT quantity, amount FROM meterflow.active_holds WHERE tenant_id = 'holds' AND customer_id = 'free' ORDER BY id;
+SELECT held, available FROM meterflow.wallet_balance('free');
+SELECT meterflow.capture(:first, events => '{"transaction_id":"f1","customer_id":"free","event_name":"transfer","properties":{"bytes":60}}') IS NULL AS captured;
+SELECT pg_sleep(1.1)::text AS slept \gset
+-- Expired, its 40 are free again, but for the 5 that another is for.
+SELECT meterflow.hold('free', NULL, 'USD', '1 hour', 'free 5', 'bytes', 35) AS fifth \gset
+SELECT pg_temp.refused(format('SELECT meterflow.capture(%s)', :second)) LIKE '55000%It expired%' AS expired, meterflow.capture(:fifth) IS NULL AS captured, meterflow.capture(:fifth) IS NULL AS again;
+SELECT quantity, amount, status, captured FROM meterflow.holds WHERE tenant_id = 'holds' AND customer_id = 'free' ORDER BY id;
+SELECT * FROM meterflow.verify_ledger();
+
 -- Another tenant has none of them.
 SET meterflow.tenant = 'elsewhere';
 SELECT pg_temp.refused(format('SELECT meterflow.capture(%s)', :hold)) LIKE '23503 there is no hold%' AS no_capture, pg_temp.refused(format('SELECT meterflow.release(%s)', :hold)) LIKE '23503 there is no hold%' AS no_release;
