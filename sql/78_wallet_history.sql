@@ -136,6 +136,11 @@ BEGIN
         ON (r.customer_id, r.currency, r.what) = (k.customer_id, k.currency, k.what)
      WHERE k.amount IS DISTINCT FROM r.amount;
   RETURN QUERY
+    SELECT 'a hold expires before it is looked at', h.customer_id, format('hold %s expires %s', h.id, h.expires_at)
+      FROM meterflow.wallet_totals AS t
+      JOIN meterflow.holds AS h ON (h.tenant_id, h.customer_id, h.currency, h.status) = (t.tenant_id, t.customer_id, t.currency, 'open')
+     WHERE t.tenant_id = tenant AND h.amount > 0 AND extract(epoch FROM h.expires_at) * 1000000 < (t.totals->>'held_until')::numeric;
+  RETURN QUERY
     SELECT 'a capture is not what its hold says', h.customer_id, format('hold %s: %s captured, transaction %s of %s', h.id, h.captured, t.id, t.amount)
       FROM meterflow.holds AS h LEFT JOIN meterflow.wallet_transactions AS t ON t.tenant_id = h.tenant_id AND t.id = h.transaction_id
      WHERE h.tenant_id = tenant AND (h.captured <> 0) IS DISTINCT FROM (t.id IS NOT NULL) OR (h.tenant_id = tenant AND h.captured <> -t.amount)

@@ -8,12 +8,13 @@ use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
 use crate::core::ledger::{Life, Limit, Lot, Purse, Source, Sum, Taken, Totals, Unit, Wallet};
 use crate::core::pricing::{Amount, Rounding};
-use crate::pg::error::{Fail, Outcome, SqlState};
+use crate::pg::error::{Fail, Outcome};
 use crate::pg::scan::{Is, Reader, Table, Term, Value};
 use crate::pg::spi::{self, Row, See, Tid};
 use crate::rating::no_money;
 
 use super::journal::{kind, life};
+use super::lock::Locked;
 use super::{stored, tables, too_large};
 
 #[derive(Clone)]
@@ -50,69 +51,9 @@ pub struct Reserve {
     pub at: i64,
 }
 
-/// Locks the credit of a customer in a currency, making it when there is none yet.
-pub fn lock(tenant: &str, customer: &str, currency: &str) -> Outcome<()> {
-    if lock_if_customer(tenant, customer, currency)? {
-        return Ok(());
-    }
-    Err(Fail::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("there is no customer \"{customer}\""))
-        .detail(format!("Tenant \"{tenant}\" has none with this id."))
-        .hint("INSERT INTO meterflow.customers (id) first."))
-}
-
-/// As [`lock`]; false: there is no such customer.
-pub fn lock_if_customer(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
-    if open_or_lock(tenant, customer, currency)? {
-        return Ok(true);
-    }
-    let known = spi::one(
-        "SELECT true FROM meterflow.customers WHERE tenant_id = $1 AND id = $2",
-        &[tenant.into(), customer.into()],
-        See::Latest,
-        |row| row.bool(0),
-    )?;
-    if known.is_none() {
-        return Ok(false);
-    }
-    spi::run(
-        "INSERT INTO meterflow.wallet_totals (tenant_id, customer_id, currency) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        &[tenant.into(), customer.into(), currency.into()],
-        See::Write,
-        |_| Ok(()),
-    )?;
-    if open_or_lock(tenant, customer, currency)? {
-        return Ok(true);
-    }
-    // Under REPEATABLE READ: another transaction has made it since our snapshot.
-    Err(Fail::new(SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE, "could not lock the credit of a customer")
-        .detail(format!("Another transaction has begun to use the wallets of \"{customer}\" meanwhile."))
-        .hint("Retry the transaction."))
-}
-
-/// Locks the credit of a customer if there is any.
-fn open_or_lock(tenant: &str, customer: &str, currency: &str) -> Outcome<bool> {
-    let key = [Value::Text(tenant), Value::Text(customer), Value::Text(currency)];
-    Ok(tables::WRITE_TOTALS.lock([key])? == 1)
-}
-
-/// Locks the credit of customers, who are given in order of their ids, making it where there is none yet; returns those
-/// that exist.
-pub fn lock_all<'a>(tenant: &str, customers: &[&'a str], currency: &str) -> Outcome<Vec<&'a str>> {
-    let key = |customer: &&'a str| [Value::Text(tenant), Value::Text(*customer), Value::Text(currency)];
-    let (mut locked, mut rest) = (Vec::with_capacity(customers.len()), customers);
-    loop {
-        let (done, left) = rest.split_at(tables::WRITE_TOTALS.lock(rest.iter().map(key))?);
-        locked.extend(done);
-        // The first that has never had credit.
-        let Some((first, left)) = left.split_first() else { return Ok(locked) };
-        locked.extend(lock_if_customer(tenant, first, currency)?.then_some(*first));
-        rest = left;
-    }
-}
-
 /// The tables that credit is read from, open in the statement's snapshot.
 pub struct Books {
-    totals: Reader,
+    totals: Option<Reader>,
     wallets: Reader,
     later: Option<Reader>,
     summed: Option<Reader>,
@@ -125,13 +66,13 @@ pub struct Books {
 /// Reads a customer's credit in the statement's snapshot, as it is at a time: grants that begin or come again by then, and
 /// none that expired by `since`, which is the time of the oldest debt to be paid.
 pub fn load(tenant: &str, customer: &str, currency: &str, as_of: i64, since: i64) -> Outcome<Account> {
-    Books::open()?.account(tenant, customer, currency, as_of, since)
+    Books::open()?.account(tenant, customer, currency, (as_of, since), None)
 }
 
 impl Books {
     pub fn open() -> Outcome<Books> {
         Ok(Books {
-            totals: Reader::open(&tables::TOTALS)?,
+            totals: None,
             wallets: Reader::open(&tables::WALLETS)?,
             later: None,
             summed: None,
@@ -142,14 +83,14 @@ impl Books {
         })
     }
 
-    /// As [`load`].
+    /// As [`load`]; `locked`: what the lock has found, if nothing has been written since.
     pub fn account(
         &mut self,
         tenant: &str,
         customer: &str,
         currency: &str,
-        as_of: i64,
-        since: i64,
+        (as_of, since): (i64, i64),
+        locked: Option<Locked>,
     ) -> Outcome<Account> {
         let digits = currency::digits(currency).map_err(|error| no_money(error, currency))?;
         let who = [
@@ -157,14 +98,15 @@ impl Books {
             (1, Is::Equal, Value::Text(customer)),
             (2, Is::Equal, Value::Text(currency)),
         ];
-        let mut totals = Totals::default();
-        let (mut totals_at, mut grants_at) = (None, Vec::new());
-        self.totals.rows(&who, |row| {
-            totals_at = row.tid();
-            totals = serde_json::from_slice(&row.bytes(0)?)
-                .map_err(|error| Fail::corrupt(format!("the totals of customer \"{customer}\": {error}")))?;
-            Ok(())
-        })?;
+        let mut found = locked.unwrap_or_default();
+        if found.at.is_none() {
+            opened(&mut self.totals, &tables::TOTALS)?.rows(&who, |row| {
+                found = Locked::read(row, 0)?;
+                Ok(())
+            })?;
+        }
+        let Locked { totals, at: totals_at } = found;
+        let mut grants_at = Vec::new();
 
         let mut purse = Purse { digits, wallets: Vec::new(), lots: Vec::new(), as_of };
         self.wallets.rows(&who, |row| {
@@ -345,19 +287,30 @@ impl Account {
         let as_of = self.purse.as_of;
         let who = [self.tenant.as_str(), self.customer.as_str(), self.currency.as_str()];
         let mut sums = self.totals.held.clone();
-        let mut terms: Vec<Term<'_>> =
-            who.into_iter().enumerate().map(|(column, name)| (column, Is::Equal, Value::Text(name))).collect();
-        terms.push((3, Is::AtMost, Value::Time(as_of)));
         let mut any_expired = false;
-        Reader::open(&tables::OPEN_HOLDS)?.rows(&terms, |row| {
-            let meter = if row.is_null(1) { None } else { Some(row.text(1)?) };
-            let expired = stored(row, 0)?;
-            if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
-                sum.amount = sum.amount.checked_sub(&expired).map_err(too_large)?;
+        if self.totals.held_until.is_none_or(|first| first <= as_of) {
+            let terms: Vec<Term<'_>> =
+                who.into_iter().enumerate().map(|(column, name)| (column, Is::Equal, Value::Text(name))).collect();
+            let mut first = None;
+            Reader::open(&tables::OPEN_HOLDS)?.until(&terms, |row| {
+                let expires_at = row.time(2)?;
+                if expires_at > as_of {
+                    first = Some(expires_at);
+                    return Ok(ControlFlow::Break(()));
+                }
+                let meter = if row.is_null(1) { None } else { Some(row.text(1)?) };
+                let expired = stored(row, 0)?;
+                if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
+                    sum.amount = sum.amount.checked_sub(&expired).map_err(too_large)?;
+                }
+                any_expired = true;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            // Those that have expired are still marked as open: whoever marks them looks again.
+            if !any_expired {
+                self.totals.held_until = first;
             }
-            any_expired = true;
-            Ok(())
-        })?;
+        }
         let mut held = Vec::new();
         let dead = self.purse.lots.iter().filter(|lot| lot.expires_at <= as_of).map(|lot| lot.expires_at).max();
         if let Some(died) = dead.filter(|died| sums.iter().any(|sum| sum.since < *died)) {

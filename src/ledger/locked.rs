@@ -4,9 +4,10 @@ use crate::pg::error::Outcome;
 use crate::pg::session;
 use crate::pg::spi;
 
-use super::account::{Account, Books, load, lock};
+use super::account::{Account, Books, load};
 use super::coming::Due;
 use super::journal::{Act, Journal, Portion};
+use super::lock::lock;
 use super::too_large;
 use super::write::write_totals;
 
@@ -19,13 +20,13 @@ pub fn locked<T>(
     since: Option<i64>,
     work: impl FnOnce(Account, i64) -> Outcome<T>,
 ) -> Outcome<T> {
-    lock(tenant, customer, currency)?;
+    let mut found = Some(lock(tenant, customer, currency)?);
     let now = session::now();
     let since = since.unwrap_or(now);
     let mut work = Some(work);
     loop {
         let done = spi::in_new_snapshot(|| {
-            let mut account = load(tenant, customer, currency, now, since)?;
+            let mut account = Books::open()?.account(tenant, customer, currency, (now, since), found.take())?;
             if catch_up(&mut account, now)? {
                 return Ok(None);
             }

@@ -25,6 +25,7 @@
 mod account;
 mod coming;
 mod journal;
+mod lock;
 mod locked;
 mod past;
 mod reverse;
@@ -32,8 +33,9 @@ pub mod tables;
 mod tell;
 mod write;
 
-pub use account::{Account, Books, covers, load, lock, lock_all};
+pub use account::{Account, Books, covers, load};
 pub use journal::{Act, Journal, Portion, life};
+pub use lock::{Locked, lock, lock_all};
 pub use locked::{bring_locked_up_to, bring_up_to, locked};
 pub use past::load_past;
 pub use reverse::{Given, give_back};

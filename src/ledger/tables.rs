@@ -71,12 +71,12 @@ pub static SUMMED: Table = Table {
     filled: true,
 };
 
-/// Holds that nobody has closed; they may have expired.
+/// Holds that nobody has closed, by when they expire; they may have.
 pub static OPEN_HOLDS: Table = Table {
     name: "holds",
     parts: &[("holds", "holds_open_idx")],
     key: &["tenant_id", "customer_id", "currency", "expires_at"],
-    columns: &["amount", "meter_key"],
+    columns: &["amount", "meter_key", "expires_at"],
     only: Some("status = 'open'"),
     filled: true,
 };
@@ -252,6 +252,9 @@ pub static WRITE_TOTALS: Target = Target {
     index: "wallet_totals_pkey",
     key: &["tenant_id", "customer_id", "currency"],
 };
+
+/// Where `totals` stand in it.
+pub const LOCKED_TOTALS: usize = 3;
 
 pub static WRITE_HOLDS: Target = Target {
     name: "holds",

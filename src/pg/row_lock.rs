@@ -13,29 +13,30 @@ use pgrx::pg_sys;
 use super::error::{Fail, Outcome, SqlState};
 use super::lock;
 use super::scan;
-use super::spi::{self, See};
+use super::spi::{self, Row, See};
 use super::write::{Deed, Plan, Target, find};
 
 impl Target {
     /// Locks rows by their keys, one after the other, for the rest of the transaction, as SELECT FOR NO KEY UPDATE does,
-    /// until one is not there; returns how many were.
+    /// until one is not there. `each` gets what the columns of each are now, in the order in which the target names them.
     pub fn lock<'k, const KEYS: usize>(
         &'static self,
         keys: impl IntoIterator<Item = [scan::Value<'k>; KEYS]>,
-    ) -> Outcome<usize> {
-        let mut locked = 0;
-        let Some((plan, rel)) = Plan::open(self, Deed::Update(&[]), pg_sys::RowShareLock)? else {
+        mut each: impl FnMut(&Row<'_>) -> Outcome<()>,
+    ) -> Outcome<()> {
+        let Some((plan, rel)) = Plan::open(self, Deed::Update(&[]), pg_sys::RowExclusiveLock)? else {
             let terms: Vec<String> =
                 self.key.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
-            let sql = format!("SELECT FROM meterflow.{} WHERE {} FOR NO KEY UPDATE", self.name, terms.join(" AND "));
+            let columns: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
+            let (columns, terms) = (columns.join(", "), terms.join(" AND "));
+            let sql = format!("SELECT {columns} FROM meterflow.{} WHERE {terms} FOR NO KEY UPDATE", self.name);
             for key in keys {
                 let args: Vec<DatumWithOid<'_>> = key.iter().map(scan::argument).collect();
-                if spi::run(&sql, &args, See::Write, |_| Ok(()))? == 0 {
+                if spi::run(&sql, &args, See::Write, &mut each)? == 0 {
                     break;
                 }
-                locked += 1;
             }
-            return Ok(locked);
+            return Ok(());
         };
         // SAFETY: what is opened is closed here, or by the abort that an ERROR leads to.
         unsafe {
@@ -46,17 +47,17 @@ impl Target {
                 if !lock_row(rel, index, slot, &key)? {
                     break;
                 }
-                locked += 1;
+                plan.with_row(rel, slot, &mut each)?;
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
             pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
-            Ok(locked)
+            Ok(())
         }
     }
 }
 
-/// Locks the row with a key, waiting for whoever has it; false: there is none.
+/// Locks the row with a key, waiting for whoever has it; false: there is none. Then the slot has it, pinned.
 ///
 /// SAFETY: the relations are open, and the slot is of the table.
 unsafe fn lock_row(

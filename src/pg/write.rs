@@ -197,6 +197,24 @@ impl Plan {
         }
     }
 
+    /// Hands over the row in a slot, by the target's columns.
+    ///
+    /// SAFETY: the slot has a row of the table, which is open.
+    pub unsafe fn with_row<T>(
+        &self,
+        rel: pg_sys::Relation,
+        slot: *mut pg_sys::TupleTableSlot,
+        each: impl FnOnce(&Row<'_>) -> Outcome<T>,
+    ) -> Outcome<T> {
+        // SAFETY: by contract; what a slot has of a row lives until it takes the next.
+        unsafe {
+            pg_sys::slot_getsomeattrs_int(slot, (*(*rel).rd_att).natts.into());
+            let column = |place: &usize| (*(*slot).tts_values.add(*place), *(*slot).tts_isnull.add(*place));
+            let (values, nulls): (Vec<pg_sys::Datum>, Vec<bool>) = self.places.iter().map(column).unzip();
+            each(&Row::of(&values, &nulls).at((*slot).tts_tid))
+        }
+    }
+
     fn find(target: &Target, deed: Deed) -> Outcome<(Plan, bool)> {
         let (rights, columns): (u32, &[&str]) = match deed {
             Deed::Insert => (pg_sys::ACL_INSERT, &[]),
@@ -311,18 +329,12 @@ impl Writer {
                 return Ok(false);
             }
             let found = self.found;
+            let cells = self.plan.with_row(self.rel, found, change)?;
             let width = (*(*self.rel).rd_att).natts as usize;
-            pg_sys::slot_getsomeattrs_int(found, width as i32);
             self.empty();
             std::ptr::copy_nonoverlapping((*found).tts_values, (*self.slot).tts_values, width);
             std::ptr::copy_nonoverlapping((*found).tts_isnull, (*self.slot).tts_isnull, width);
-            let old: (Vec<pg_sys::Datum>, Vec<bool>) = self
-                .plan
-                .places
-                .iter()
-                .map(|place| (*(*found).tts_values.add(*place), *(*found).tts_isnull.add(*place)))
-                .unzip();
-            for (cell, place) in change(&Row::of(&old.0, &old.1))?.iter().zip(self.plan.changes.iter()) {
+            for (cell, place) in cells.iter().zip(self.plan.changes.iter()) {
                 *(*self.slot).tts_isnull.add(*place) = matches!(cell, Cell::Null);
                 *(*self.slot).tts_values.add(*place) = cell.datum();
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::core::currency;
 use crate::core::pricing::Amount;
-use crate::ledger::{self, Account, Act, Books, Journal, covers, tables};
+use crate::ledger::{self, Account, Act, Books, Journal, Locked, covers, tables};
 use crate::pg::datum::sha256;
 use crate::pg::error::Outcome;
 use crate::pg::scan::{Is, Reader, Value};
@@ -56,9 +56,9 @@ pub fn debits(
     names.sort_unstable();
     names.dedup();
     // Of others nothing can be debited, and nobody has to be kept from it.
-    let names = ledger::lock_all(tenant, &names, currency)?;
+    let locked = ledger::lock_all(tenant, &names, currency)?;
     let now = session::now();
-    let mut accounts = spi::in_new_snapshot(|| load_all(tenant, &names, currency, now))?;
+    let mut accounts = spi::in_new_snapshot(|| load_all(tenant, locked, currency, now))?;
     for (name, account) in &mut accounts {
         if account.has_coming() || account.purse.wallets.iter().any(|wallet| wallet.overdraft.is_positive()) {
             ledger::bring_locked_up_to(tenant, name, currency, now, now)?;
@@ -158,9 +158,15 @@ fn read<'a>(
     Ok(Asked { customer, amount, key, body })
 }
 
-fn load_all<'a>(tenant: &str, names: &[&'a str], currency: &str, now: i64) -> Outcome<BTreeMap<&'a str, Account>> {
+fn load_all<'a>(
+    tenant: &str,
+    locked: Vec<(&'a str, Locked)>,
+    currency: &str,
+    now: i64,
+) -> Outcome<BTreeMap<&'a str, Account>> {
     let mut books = Books::open()?;
-    names.iter().map(|name| Ok((*name, books.account(tenant, name, currency, now, now)?))).collect()
+    let account = |(name, found)| Ok((name, books.account(tenant, name, currency, (now, now), Some(found))?));
+    locked.into_iter().map(account).collect()
 }
 
 /// Transactions that have these keys, with the body where it is ours.

@@ -91,9 +91,9 @@ fn hold(
             account.expired_holds |= minor == 0;
             sweep(&mut account, now)?;
             let money = Money::new(minor.into(), account.purse.digits);
-            account.totals.add_held(meter_key, &money.into(), now).map_err(crate::ledger::too_large)?;
-            let id =
-                insert(&account, money, meter_key, held_for, now.saturating_add(ttl), now, (idempotency_key, &body))?;
+            let ends = now.saturating_add(ttl);
+            account.totals.add_hold(meter_key, &money.into(), now, ends).map_err(crate::ledger::too_large)?;
+            let id = insert(&account, money, meter_key, held_for, ends, now, (idempotency_key, &body))?;
             Journal::new(&tenant, now).write([&account])?;
             Ok(id)
         })
@@ -168,7 +168,7 @@ fn sweep(account: &mut Account, now: i64) -> Outcome<()> {
         },
     )?;
     for (meter, amount) in expired {
-        account.totals.add_held(meter.as_deref(), &-amount, now).map_err(crate::ledger::too_large)?;
+        account.totals.change_held(meter.as_deref(), &-amount, now).map_err(crate::ledger::too_large)?;
     }
     Ok(())
 }
@@ -287,7 +287,7 @@ fn close_hold(
             }
             account
                 .totals
-                .add_held(held.meter.as_deref(), &-held.amount, held.created_at)
+                .change_held(held.meter.as_deref(), &-held.amount, held.created_at)
                 .map_err(crate::ledger::too_large)?;
             sweep(&mut account, now)?;
             let at = At { key: [Value::Text(&tenant), Value::Int8(hold_id)], read_at: held.read_at };

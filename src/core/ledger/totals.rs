@@ -31,6 +31,9 @@ pub struct Totals {
     /// Of holds that have not been closed, expired ones too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Held>,
+    /// Of the holds that are held none expires before this time; Unix microseconds. None: nobody knows, or there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -232,8 +235,20 @@ impl Totals {
         Ok(())
     }
 
+    /// A new hold, with the times at which it was made and will expire.
+    pub fn add_hold(
+        &mut self,
+        meter: Option<&str>,
+        amount: &Amount,
+        made: i64,
+        ends: i64,
+    ) -> Result<(), QuantityError> {
+        self.held_until = if self.held.is_empty() { Some(ends) } else { self.held_until.map(|first| first.min(ends)) };
+        self.change_held(meter, amount, made)
+    }
+
     /// `since`: when the hold was made.
-    pub fn add_held(&mut self, meter: Option<&str>, change: &Amount, since: i64) -> Result<(), QuantityError> {
+    pub fn change_held(&mut self, meter: Option<&str>, change: &Amount, since: i64) -> Result<(), QuantityError> {
         match self.held.iter_mut().find(|sum| sum.meter.as_deref() == meter) {
             Some(sum) => {
                 sum.amount = sum.amount.checked_add(change)?.shortest();
@@ -242,6 +257,9 @@ impl Totals {
             None => self.held.push(Held { meter: meter.map(str::to_string), amount: *change, since }),
         }
         self.held.retain(|sum| !sum.amount.is_zero());
+        if self.held.is_empty() {
+            self.held_until = None;
+        }
         Ok(())
     }
 }

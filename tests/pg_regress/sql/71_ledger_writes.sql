@@ -67,7 +67,7 @@ CREATE FUNCTION pg_temp.written(c text) RETURNS SETOF text LANGUAGE sql AS $$
     FROM (SELECT rank() OVER (ORDER BY id), amount::text, meter_key, quantity, status, captured::text, transaction_id IS NULL, closed_at IS NULL, replace(idempotency_key, c, ''), length(body_hash), created_by
             FROM meterflow.holds WHERE customer_id = c) AS h
   UNION ALL
-  SELECT format('totals %s', regexp_replace(totals::text, '("wallet"|"since"|"first"|"last"|"begun"):\d+', '\1', 'g')) FROM meterflow.wallet_totals WHERE customer_id = c
+  SELECT format('totals %s', regexp_replace(totals::text, '("wallet"|"since"|"held_until"|"first"|"last"|"begun"):\d+', '\1', 'g')) FROM meterflow.wallet_totals WHERE customer_id = c
 $$;
 
 SELECT pg_temp.live('direct');

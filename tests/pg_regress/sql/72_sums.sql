@@ -79,9 +79,10 @@ SELECT balance, available FROM meterflow.wallet_balance('units', 'USD');
 SELECT meterflow.debit('units', 30.5, 'token', 'some') > 0 AS spent, pg_temp.burned_first('units');
 SELECT problem, detail FROM meterflow.verify_ledger();
 
--- verify_ledger() sees a sum that is not that of its grants, a grant that is in none, and one that nobody looks for.
+-- verify_ledger() sees a sum that is not that of its grants, a grant that is in none, and grants and holds that nobody looks for.
+SELECT meterflow.hold('tied', 1, 'USD', '1 hour', 'of tied') > 0 AS held;
 BEGIN;
-UPDATE meterflow.wallet_totals SET totals = replace(totals::text, '"amount":"4"', '"amount":"3"')::json WHERE tenant_id = 'sums' AND customer_id = 'tied';
+UPDATE meterflow.wallet_totals SET totals = replace(replace(totals::text, '"amount":"4"', '"amount":"3"'), '"held_until":', '"held_until":9')::json WHERE tenant_id = 'sums' AND customer_id = 'tied';
 UPDATE meterflow.wallet_totals SET totals = jsonb_set(totals::jsonb, '{sums}', '[]')::json WHERE tenant_id = 'sums' AND customer_id = 'units';
 UPDATE meterflow.wallet_totals SET totals = (totals::jsonb - 'later_until')::json WHERE tenant_id = 'sums' AND customer_id = 'many';
 SELECT problem, customer_id, count(*) FROM meterflow.verify_ledger() GROUP BY 1, 2 ORDER BY 1, 2;
