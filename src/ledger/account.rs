@@ -59,7 +59,7 @@ pub struct Books {
     summed: Option<Reader>,
     recurring: Reader,
     subscriptions: Reader,
-    paid_for: Reader,
+    paid_for: Option<Reader>,
     unpaid: Reader,
 }
 
@@ -78,7 +78,7 @@ impl Books {
             summed: None,
             recurring: Reader::open(&tables::RECURRING)?,
             subscriptions: Reader::open(&tables::SUBSCRIPTIONS)?,
-            paid_for: Reader::open(&tables::PAID_FOR)?,
+            paid_for: None,
             unpaid: Reader::open(&tables::UNPAID)?,
         })
     }
@@ -208,9 +208,9 @@ impl Books {
     fn owes(&mut self, tenant: &str, customer: &str) -> Outcome<bool> {
         let of = [(0, Is::Equal, Value::Text(tenant)), (1, Is::Equal, Value::Text(customer))];
         let mut owes = self.unpaid.any(&of)? || self.subscriptions.any(&of)?;
-        if !owes {
+        if !owes && !self.subscriptions.is_empty() {
             let subscriptions = &mut self.subscriptions;
-            self.paid_for.until(&of, |row| {
+            opened(&mut self.paid_for, &tables::PAID_FOR)?.until(&of, |row| {
                 let other = row.text(0)?;
                 owes = subscriptions.any(&[of[0], (1, Is::Equal, Value::Text(&other))])?;
                 Ok(if owes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

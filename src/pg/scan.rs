@@ -197,6 +197,11 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether the table has no row at all; false when nobody has looked.
+    pub fn is_empty(&self) -> bool {
+        self.parts.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// Whether there is a row that meets the terms.
     pub fn any(&mut self, terms: &[Term<'_>]) -> Outcome<bool> {
         let mut found = false;
