@@ -371,7 +371,7 @@ impl Journal {
                     return Err(Fail::corrupt(format!("wallet {wallet_id} has less credit than its totals say"))
                         .detail(format!("{amount} is missing.")));
                 }
-                let reader = opened(&mut self.summed, &tables::SUMMED)?;
+                let reader = opened(&mut self.summed, &tables::BURNING)?;
                 queue.fetch(reader, account, (wallet, life, lasting))?;
                 continue;
             };

@@ -59,6 +59,7 @@ pub static LATER: Table = Table {
     columns: &["id", "remaining", "kind", "priority", "effective_at", "expires_at", "created_at"],
     only: Some("NOT summed AND NOT spent"),
     filled: true,
+    ..Table::PLAIN
 };
 
 /// Grants that sums are of and that have something left; what burns first comes first.
@@ -69,7 +70,11 @@ pub static SUMMED: Table = Table {
     columns: &["id", "remaining", "kind", "priority", "effective_at", "expires_at", "created_at"],
     only: Some("summed AND NOT spent"),
     filled: true,
+    ..Table::PLAIN
 };
+
+/// The same, to be burned.
+pub static BURNING: Table = Table { to_write: true, ..SUMMED };
 
 /// Holds that nobody has closed, by when they expire; they may have.
 pub static OPEN_HOLDS: Table = Table {
@@ -79,6 +84,7 @@ pub static OPEN_HOLDS: Table = Table {
     columns: &["amount", "meter_key", "expires_at"],
     only: Some("status = 'open'"),
     filled: true,
+    ..Table::PLAIN
 };
 
 pub static SUBSCRIPTIONS: Table = Table {
@@ -142,6 +148,7 @@ pub static TRANSACTION_KEYS: Table = Table {
     key: &["tenant_id", "idempotency_key"],
     columns: KEYED,
     filled: true,
+    to_write: true,
     ..Table::PLAIN
 };
 
@@ -150,6 +157,7 @@ pub static HOLD_KEYS: Table = Table {
     parts: &[("holds", "holds_idempotency_key")],
     key: &["tenant_id", "idempotency_key"],
     columns: KEYED,
+    to_write: true,
     ..Table::PLAIN
 };
 
@@ -171,6 +179,7 @@ pub static HOLDS: Table = Table {
         "created_at",
     ],
     filled: true,
+    to_write: true,
     ..Table::PLAIN
 };
 

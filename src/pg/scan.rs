@@ -7,7 +7,8 @@
 //! - Privileges: the caller must be allowed to SELECT the table, checked at each `open`; only `open_as_owner` leaves that
 //!   out, for what verbs need and callers may not see.
 //! - Row-level security: where a policy applies to the caller, the rows come from a query after all.
-//! - Locks: AccessShareLock on tables and indexes, held to the end of the transaction.
+//! - Locks: AccessShareLock on tables and indexes, held to the end of the transaction; RowExclusiveLock where the reader is
+//!   about to write the table, which is then locked once.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -35,11 +36,14 @@ pub struct Table {
     pub only: Option<&'static str>,
     /// It is hardly ever without rows, so nobody looks whether it is.
     pub filled: bool,
+    /// Whoever reads it here is about to write it.
+    pub to_write: bool,
 }
 
 impl Table {
     /// What a table is unless it says otherwise.
-    pub const PLAIN: Table = Table { name: "", parts: &[], key: &[], columns: &[], only: None, filled: false };
+    pub const PLAIN: Table =
+        Table { name: "", parts: &[], key: &[], columns: &[], only: None, filled: false, to_write: false };
 }
 
 #[derive(Clone, Copy)]
@@ -167,7 +171,7 @@ impl Reader {
                 return Ok(Reader { table, parts: None });
             }
             let parts: Result<Vec<Option<Part>>, Heard> =
-                opening.parts.iter().map(|part| Part::open(part, table.filled)).collect();
+                opening.parts.iter().map(|part| Part::open(part, table)).collect();
             if let Ok(parts) = parts {
                 return Ok(Reader { table, parts: Some(parts.into_iter().flatten().collect()) });
             }
@@ -242,20 +246,21 @@ impl PartOf {
 
 impl Part {
     /// None when the table has no page, unless nobody looks: then it has had no row since any snapshot that anyone holds.
-    fn open(of: &PartOf, filled: bool) -> Result<Option<Part>, Heard> {
+    fn open(of: &PartOf, table: &Table) -> Result<Option<Part>, Heard> {
+        let mode = if table.to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
         // SAFETY: opened here, closed in drop (or at the abort that an ERROR leads to). The active snapshot is that of
         // the statement that called us and outlives the call, and so the scan.
         unsafe {
-            let heap = pg_sys::table_open(of.heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let heap = pg_sys::table_open(of.heap, mode as pg_sys::LOCKMODE);
             if session::has_heard() {
                 pg_sys::table_close(heap, pg_sys::NoLock as pg_sys::LOCKMODE);
                 return Err(Heard);
             }
-            if !filled && pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
+            if !table.filled && pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 {
                 pg_sys::table_close(heap, pg_sys::NoLock as pg_sys::LOCKMODE);
                 return Ok(None);
             }
-            let index = pg_sys::index_open(of.index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let index = pg_sys::index_open(of.index, mode as pg_sys::LOCKMODE);
             let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
             let scan = begin_scan(heap, index, pg_sys::GetActiveSnapshot(), MOST_TERMS as i32);
             Ok(Some(Part { heap, index, slot, scan, places: of.places.clone() }))
