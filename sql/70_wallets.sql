@@ -23,7 +23,7 @@ CREATE TABLE meterflow.wallets (
   FOREIGN KEY (tenant_id, credit_unit, currency) REFERENCES meterflow.credit_units (tenant_id, key, currency)
 ) USING heap;
 CREATE INDEX wallets_credit_unit_idx ON meterflow.wallets (tenant_id, credit_unit) WHERE credit_unit IS NOT NULL;
-COMMENT ON TABLE meterflow.wallets IS 'Credit of a customer. A currency''s wallets burn as one, in burn order: priority of wallet and grant, expiry (none last), promotional before purchased, start, creation, id.';
+COMMENT ON TABLE meterflow.wallets IS 'Credit of a customer. A currency''s wallets burn as one, in burn order: priority of wallet and grant, expiry (none last), promotional before purchased, start, creation, id. Credit units that never expire burn as one in each wallet, before those that began later.';
 COMMENT ON COLUMN meterflow.wallets.credit_unit IS 'What it holds, at the unit''s rate. Null: money.';
 COMMENT ON COLUMN meterflow.wallets.kind IS 'prepaid: it ends at zero. postpaid: it may go below, to its credit_limit.';
 COMMENT ON COLUMN meterflow.wallets.credit_limit IS 'How far below zero a postpaid wallet may go, in its currency. Null: without limit.';
@@ -137,6 +137,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   begun bigint;
+  fraction numeric;
 BEGIN
   IF TG_OP = 'DELETE' THEN
     IF OLD.given > 0 THEN
@@ -150,6 +151,13 @@ BEGIN
   IF begun > 10000 THEN
     RAISE EXCEPTION 'a recurring grant can not begin so long ago' USING ERRCODE = '22023',
       DETAIL = format('%s of its periods have begun since %s.', begun, NEW.starts_at), HINT = 'Let it start later, and give what was missed with meterflow.grant_credit().';
+  END IF;
+  SELECT m.amount INTO fraction
+    FROM meterflow.wallets AS w, unnest(ARRAY[NEW.amount, NEW.rollover_min, NEW.rollover_max]) AS m (amount)
+   WHERE w.tenant_id = NEW.tenant_id AND w.id = NEW.wallet_id AND w.credit_unit IS NULL AND scale(trim_scale(m.amount)) > meterflow.currency_digits(w.currency) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'a recurring grant of money is of whole minor units' USING ERRCODE = '22023',
+      DETAIL = format('%s is not.', fraction), HINT = 'Round it, or give units of your own: INSERT INTO meterflow.credit_units.';
   END IF;
   IF TG_OP = 'UPDATE' AND OLD.given > 0
      AND to_jsonb(NEW) - '{ends_at,given}'::text[] <> to_jsonb(OLD) - '{ends_at,given}'::text[] THEN

@@ -52,7 +52,7 @@ BEGIN ATOMIC
     LEFT JOIN meterflow.credit_grants AS g ON g.tenant_id = e.tenant_id AND g.id = e.grant_id
    WHERE w.tenant_id = meterflow.current_tenant() AND w.customer_id = ledger_balance.customer_id AND w.currency = ledger_balance.currency
    GROUP BY w.priority, e.wallet_id, e.grant_id, g.priority, g.kind, g.effective_at, g.expires_at, g.amount, g.created_at
-   ORDER BY w.priority, g.priority, g.expires_at, g.kind, g.effective_at, g.created_at, e.wallet_id, e.grant_id;
+   ORDER BY w.priority, g.priority, g.expires_at, g.kind, g.effective_at, g.created_at, e.grant_id, e.wallet_id;
 END;
 COMMENT ON FUNCTION meterflow.ledger_balance(text, text, timestamptz, timestamptz) IS
   'What each grant had at a time, of the past too, and by what was known at another; a row without grant_id is what the wallet owed. Credit that was not live then is shown and does not count.';
@@ -99,20 +99,22 @@ BEGIN
   RETURN QUERY
     WITH sums AS (
       SELECT t.customer_id, t.currency, l.wallet, l.priority, CASE WHEN l.promotional THEN 'promotional' ELSE 'purchased' END AS kind, l.amount,
-             (l.dated->>'first')::bigint AS first, (l.dated->>'last')::bigint AS last, row_number() OVER () AS number
+             (l.dated->>'first')::bigint AS first, (l.dated->>'last')::bigint AS last, (l.dated->>'begun')::bigint AS begun, row_number() OVER () AS number
         FROM meterflow.wallet_totals AS t, json_to_recordset(coalesce(t.totals->'sums', '[]')) AS l (wallet bigint, priority integer, promotional boolean, amount numeric, dated json)
        WHERE t.tenant_id = tenant
     ), grants AS (
-      SELECT w.customer_id, w.currency, g.wallet_id, g.id, g.remaining, count(s.number) AS sums, min(s.number) AS number
+      SELECT w.customer_id, w.currency, g.wallet_id, g.id, g.remaining, count(s.number) AS sums, min(s.number) AS number, extract(epoch FROM g.effective_at) * 1000000 > min(s.begun) AS later
         FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.tenant_id = g.tenant_id AND w.id = g.wallet_id
         LEFT JOIN sums AS s ON (s.customer_id, s.currency, s.wallet, s.priority, s.kind) = (w.customer_id, w.currency, g.wallet_id, g.priority, g.kind)
          AND CASE WHEN g.expires_at = 'infinity' THEN s.first IS NULL ELSE extract(epoch FROM g.expires_at) * 1000000 BETWEEN s.first AND s.last END
-       WHERE g.tenant_id = tenant AND g.summed AND NOT g.spent GROUP BY 1, 2, 3, 4, 5
+       WHERE g.tenant_id = tenant AND g.summed AND NOT g.spent GROUP BY 1, 2, 3, 4, 5, g.effective_at
     )
     SELECT 'a sum is not that of its grants', s.customer_id, format('%s in wallet %s: %s kept, %s found', s.currency, s.wallet, s.amount, coalesce(sum(g.remaining), 0))
       FROM sums AS s LEFT JOIN grants AS g USING (number) GROUP BY s.number, s.customer_id, s.currency, s.wallet, s.amount HAVING s.amount <> coalesce(sum(g.remaining), 0)
     UNION ALL
     SELECT 'a grant is not in one sum', g.customer_id, format('grant %s of wallet %s is in %s', g.id, g.wallet_id, g.sums) FROM grants AS g WHERE g.sums <> 1
+    UNION ALL
+    SELECT 'a grant began after its sum', g.customer_id, format('grant %s of wallet %s', g.id, g.wallet_id) FROM grants AS g WHERE g.later
     UNION ALL
     SELECT 'a grant is not looked for', w.customer_id, format('grant %s expires %s', g.id, g.expires_at)
       FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.tenant_id = g.tenant_id AND w.id = g.wallet_id

@@ -10,6 +10,7 @@ use crate::core::ledger::{Life, Limit, Lot, Purse, Source, Sum, Taken, Totals, U
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::scan::{Is, Reader, Table, Term, Value};
+use crate::pg::settings;
 use crate::pg::spi::{self, Row, See, Tid};
 use crate::rating::no_money;
 
@@ -188,20 +189,25 @@ impl Books {
         })
     }
 
-    /// Divides sums that are of too many grants; whether there were any. What it changes is to be written.
+    /// Divides sums that are of too many grants; whether that changes any, which is then to be written.
     pub(super) fn divide_sums(&mut self, account: &mut Account, now: i64) -> Outcome<bool> {
+        let most = settings::grants_per_sum();
         let (large, mut sums): (Vec<Sum>, Vec<Sum>) =
-            account.totals.sums.iter().cloned().partition(|sum| sum.is_too_large(now));
+            account.totals.sums.iter().cloned().partition(|sum| sum.is_too_large(most, now));
+        if large.is_empty() {
+            return Ok(false);
+        }
         for sum in &large {
             let wallet = account.purse.wallets.iter().position(|wallet| wallet.id == sum.wallet).unwrap_or_default();
             let mut of_sum = account.named();
             of_sum.purse.wallets = account.purse.wallets.clone();
             self.read_sum(&mut of_sum, &sum.as_lot(wallet), i64::MIN)?;
             let grants: Vec<_> = of_sum.purse.lots.iter().map(|lot| (lot.life(), lot.remaining)).collect();
-            sums.extend(sum.divided(&grants).map_err(too_large)?);
+            sums.extend(sum.divided(&grants, most).map_err(too_large)?);
         }
+        let changes = sums.iter().any(|sum| !account.totals.sums.contains(sum));
         account.totals.sums = sums;
-        Ok(!large.is_empty())
+        Ok(changes)
     }
 
     /// Whether the customer is or pays for a subscriber, or has an invoice to pay.

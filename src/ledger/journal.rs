@@ -251,7 +251,7 @@ impl Journal {
         Ok(parts)
     }
 
-    /// As [`Journal::take`], of the very lot, which is a grant unless it never expires.
+    /// As [`Journal::take`], of the very lot, which is a grant.
     pub fn take_lot(
         &mut self,
         account: &mut Account,
@@ -269,8 +269,7 @@ impl Journal {
                 self.of_grant(account, transaction, wallet, of, -portion, to, effective_at)?;
                 Ok(vec![Part { grant, life, amount: taken.amount }])
             }
-            Source::Sum { .. } if lot.is_lasting() => self.take(account, transaction, taken, to, effective_at),
-            Source::Sum { .. } => Err(Fail::corrupt("a sum of grants was to be burned as one that is not one")),
+            Source::Sum { .. } => Err(Fail::corrupt("a sum of grants was to be burned as a grant")),
             Source::Coming { rule, .. } => {
                 Err(Fail::corrupt(format!("recurring grant {rule} was to be burned before it was given")))
             }

@@ -2,6 +2,7 @@
 
 use crate::pg::error::Outcome;
 use crate::pg::session;
+use crate::pg::settings;
 use crate::pg::spi;
 
 use super::account::{Account, Books, load};
@@ -77,7 +78,8 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
     }
     let paid = account.purse.settle().map_err(too_large)?;
     if paid.is_empty() {
-        let too_large = account.totals.sums.iter().any(|sum| sum.is_too_large(now));
+        let most = settings::grants_per_sum();
+        let too_large = account.totals.sums.iter().any(|sum| sum.is_too_large(most, now));
         if too_large && Books::open()?.divide_sums(account, now)? {
             write_totals(&account.tenant, &[&*account])?;
             return Ok(true);

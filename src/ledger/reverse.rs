@@ -68,7 +68,7 @@ impl Given {
 }
 
 /// Gives so many minor units of what a transaction took back to the grants it took them of, the last first: what it had
-/// reached for last returns first.
+/// reached for last returns first. With the last of them whatever was worth nothing by itself.
 pub fn give_back(
     account: &mut Account,
     journal: &mut Journal,
@@ -78,8 +78,9 @@ pub fn give_back(
     from: &'static str,
 ) -> Outcome<()> {
     let now = journal.now;
+    let all = given.iter().map(|part| part.minor).sum::<i128>() <= minor;
     for part in given.iter().rev().filter(|part| part.amount.is_positive()) {
-        if minor <= 0 {
+        if minor <= 0 && !all {
             break;
         }
         let worth = part.minor.min(minor);

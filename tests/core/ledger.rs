@@ -129,7 +129,6 @@ fn burns_before(purse: &Purse, a: &Lot, b: &Lot) -> Ordering {
         .then(b.promotional.cmp(&a.promotional))
         .then(a.effective_at.cmp(&b.effective_at))
         .then(a.created_at.cmp(&b.created_at))
-        .then(of_a.id.cmp(&of_b.id))
         .then(a.source.cmp(&b.source))
 }
 

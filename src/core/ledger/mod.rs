@@ -6,7 +6,8 @@
 //! what is missing. Nothing here knows a clock: time is an argument.
 //!
 //! **Burn order**, total: priority of the wallet, priority of the grant, expiry (none last), promotional before
-//! purchased, start, creation, id.
+//! purchased, start, creation, id. Credit units that had begun when they were written down and never expire burn as one in
+//! each wallet, before those that began later: each is worth what is left when it is rounded down, and all of them more.
 //!
 //! **Which grant pays what.** A debt has a time: now; of a billing period that has ended, its end; of a hold, when it was
 //! made. A grant pays what it had not outlived then, so an allowance for June pays for June also in an invoice of July.

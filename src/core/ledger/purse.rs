@@ -154,33 +154,24 @@ impl Lot {
 impl Purse {
     /// Brings lots into burn order.
     pub fn sort(&mut self) {
-        let wallets = std::mem::take(&mut self.wallets);
+        let wallets = &self.wallets;
         let key = |lot: &Lot| {
-            let wallet = &wallets[lot.wallet];
-            let kind = u8::from(!lot.promotional);
-            (
-                wallet.priority,
-                lot.priority,
-                lot.expires_at,
-                kind,
-                lot.effective_at,
-                lot.created_at,
-                wallet.id,
-                lot.source,
-            )
+            let (of_wallet, kind) = (wallets[lot.wallet].priority, !lot.promotional);
+            let ranks = (of_wallet, lot.priority, lot.expires_at, kind);
+            // Of two sums, which no grant tells apart, the wallet.
+            (ranks, lot.effective_at, lot.created_at, lot.source, lot.wallet)
         };
-        self.lots.sort_by(|a, b| key(a).cmp(&key(b)));
-        self.wallets = wallets;
+        self.lots.sort_by_key(key);
     }
 
     /// The places of sums in whose place their grants have to be, in order: of which some may have expired, have not begun, or
-    /// can not pay the oldest charge; which are worth less grant by grant, as each is rounded down; whose wallet owes; and
-    /// those between whose grants other lots may burn.
+    /// can not pay the oldest charge; which are worth less grant by grant, as each is rounded down; whose wallet owes, as they
+    /// pay in the order in which they began; and those between whose grants other lots may burn.
     pub fn sums_to_open(&self, charged_since: i64) -> Vec<usize> {
         let is_one = |lot: &Lot| {
             let wallet = &self.wallets[lot.wallet];
             let whole = lot.is_live(self.as_of) && lot.pays(charged_since, self.as_of);
-            lot.is_lasting() || (whole && wallet.unit.is_none() && wallet.overdraft.is_zero())
+            wallet.overdraft.is_zero() && (lot.is_lasting() || (whole && wallet.unit.is_none()))
         };
         let mut places = self.mixed();
         places.extend((0..self.lots.len()).filter(|place| self.lots[*place].is_sum() && !is_one(&self.lots[*place])));
@@ -189,14 +180,16 @@ impl Purse {
         places
     }
 
-    /// The places of sums that touch other lots in burn order.
+    /// The places of sums that touch other lots in burn order. Credit units that never expire are worth what they are together,
+    /// and so burn as one.
     fn mixed(&self) -> Vec<usize> {
         let span = |place: usize| {
             let lot = &self.lots[place];
             let (class, (first, last)) = ((self.wallets[lot.wallet].priority, lot.priority), lot.span());
             ((class, first), (class, last))
         };
-        let mut order: Vec<usize> = (0..self.lots.len()).collect();
+        let burns_as_one = |lot: &Lot| lot.is_sum() && lot.is_lasting() && self.wallets[lot.wallet].unit.is_some();
+        let mut order: Vec<usize> = (0..self.lots.len()).filter(|place| !burns_as_one(&self.lots[*place])).collect();
         order.sort_by_key(|place| span(*place));
         let mut mixed = Vec::new();
         // Lots that touch follow each other: how many of them there are, which are sums, and where they end.

@@ -5,7 +5,8 @@
 //! All grants that have begun when they are written down are in sums, by wallet, priority and kind: those that never
 //! expire in one, the others in as many as it takes for each to have some hundred grants that expire one after the other.
 //! So expiries of sums of the same wallet, priority and kind do not overlap, and a time is within one of them at most. That
-//! one is read grant by grant, and so is one between whose grants something else burns; of all others the sum is enough.
+//! one is read grant by grant, and so is one between whose grants something else burns; of most others the sum is enough
+//! ([`Purse::sums_to_open`](super::Purse::sums_to_open) says which).
 
 use serde::{Deserialize, Serialize};
 
@@ -13,9 +14,6 @@ use crate::core::decimal::QuantityError;
 use crate::core::pricing::Amount;
 
 use super::purse::{Life, Lot, Source};
-
-/// A sum of more grants is divided: so many are read one by one when some of them have expired and others have not.
-const MOST_GRANTS: u32 = 512;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -103,8 +101,9 @@ impl Sum {
         }
     }
 
-    pub fn is_too_large(&self, now: i64) -> bool {
-        let too_large = |dated: Dated| dated.grants > MOST_GRANTS && dated.first < dated.last && dated.last > now;
+    /// Whether it is to be divided: of what expires at once, or has expired, a sum may be of any number of grants.
+    pub fn is_too_large(&self, most: u32, now: i64) -> bool {
+        let too_large = |dated: Dated| dated.grants > most && dated.first < dated.last && dated.last > now;
         self.dated.is_some_and(too_large)
     }
 
@@ -120,22 +119,29 @@ impl Sum {
         Ok(self)
     }
 
-    /// As sums of fewer grants. `grants`: all of it that have something left, in order of expiry, and what that is.
-    pub fn divided(&self, grants: &[(Life, Amount)]) -> Result<Vec<Sum>, QuantityError> {
+    /// As sums of at most half as many grants each, unless more expire at once. `grants`: all of it that have something left,
+    /// in order of expiry, and what that is.
+    pub fn divided(&self, grants: &[(Life, Amount)], most: u32) -> Result<Vec<Sum>, QuantityError> {
         let mut sums: Vec<Sum> = Vec::new();
         for same in grants.chunk_by(|(a, _), (b, _)| a.expires_at == b.expires_at) {
-            for (place, (life, left)) in same.iter().enumerate() {
+            let mut together: Option<Sum> = None;
+            for (life, left) in same {
                 let (at, begun) = (life.expires_at, life.effective_at);
                 let dated = Some(Dated { first: at, last: at, begun, grants: 1 });
                 let one = Sum { amount: *left, dated, ..self.clone() };
-                let has_room =
-                    |sum: &mut Sum| place > 0 || sum.dated.is_some_and(|dated| dated.grants < MOST_GRANTS / 2);
-                let sum = match sums.pop_if(has_room) {
+                together = Some(match together {
                     Some(sum) => sum.with(one)?,
                     None => one,
-                };
-                sums.push(sum);
+                });
             }
+            let Some(together) = together else { continue };
+            let count = |sum: &Sum| sum.dated.map_or(0, |dated| dated.grants);
+            let more = count(&together);
+            let joined = match sums.pop_if(|sum| count(sum).saturating_add(more) <= (most / 2).max(1)) {
+                Some(sum) => sum.with(together)?,
+                None => together,
+            };
+            sums.push(joined);
         }
         Ok(sums)
     }

@@ -19,6 +19,8 @@ pub struct Wallet {
     pub priority: i64,
     /// It pays for usage of one meter only.
     pub limited: bool,
+    /// It holds credit units.
+    pub units: bool,
     /// How far it may go below zero.
     pub limit: i64,
     pub owed: i64,
@@ -117,7 +119,9 @@ impl Account {
             let grant = &self.grants[*place];
             let wallet = &self.wallets[grant.wallet];
             let ranks = (wallet.priority, grant.priority, grant.ends, !grant.promotional);
-            (ranks, grant.starts, grant.created, wallet.id, grant.id)
+            // Units that last burn as one, the oldest first.
+            let first = if wallet.units && grant.lasting() { Some(wallet.id) } else { None };
+            (ranks, first.is_none(), first, grant.starts, grant.created, grant.id)
         };
         let mut order: Vec<usize> = (0..self.grants.len()).filter(|place| self.grants[*place].left > 0).collect();
         order.sort_by_key(key);

@@ -132,7 +132,7 @@ impl Replay {
     fn wallets(&mut self, client: &mut Client) {
         for row in rows(
             client,
-            "SELECT id, substr(customer_id, 2), name, priority, cardinality(meters) > 0, (coalesce(credit_limit, 0) * 100)::bigint
+            "SELECT id, substr(customer_id, 2), name, priority, cardinality(meters) > 0, (coalesce(credit_limit, 0) * 100)::bigint, credit_unit IS NOT NULL
                FROM meterflow.wallets ORDER BY id",
         ) {
             let account = &mut self.accounts[number(&row, 1) as usize];
@@ -142,6 +142,7 @@ impl Replay {
                     name: text(&row, 2),
                     priority: number(&row, 3),
                     limited: text(&row, 4) == "t",
+                    units: text(&row, 6) == "t",
                     limit: number(&row, 5),
                     owed: 0,
                     owes_since: i64::MIN,

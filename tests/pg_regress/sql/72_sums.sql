@@ -35,12 +35,12 @@ CREATE FUNCTION pg_temp.burned_first(customer text) RETURNS boolean LANGUAGE sql
   -- Nothing is left of what burns before the last that something was taken of.
   SELECT coalesce(bool_and(remaining = 0) FILTER (WHERE place < last), true) FROM (
     SELECT g.remaining, row_number() OVER burn AS place,
-           (SELECT max(n) FROM (SELECT o.remaining < o.amount AS touched, row_number() OVER (ORDER BY v.priority, o.priority, o.expires_at, o.kind, o.effective_at, o.created_at, v.id, o.id) AS n
+           (SELECT max(n) FROM (SELECT o.remaining < o.amount AS touched, row_number() OVER (ORDER BY v.priority, o.priority, o.expires_at, o.kind, o.effective_at, o.created_at, o.id) AS n
                                   FROM meterflow.credit_grants AS o JOIN meterflow.wallets AS v ON (v.tenant_id, v.id) = (o.tenant_id, o.wallet_id)
                                  WHERE v.tenant_id = 'sums' AND v.customer_id = customer AND o.effective_at <= now() AND o.expires_at > now()) AS t WHERE touched) AS last
       FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON (w.tenant_id, w.id) = (g.tenant_id, g.wallet_id)
      WHERE w.tenant_id = 'sums' AND w.customer_id = customer AND g.effective_at <= now() AND g.expires_at > now()
-    WINDOW burn AS (ORDER BY w.priority, g.priority, g.expires_at, g.kind, g.effective_at, g.created_at, w.id, g.id)) AS g $$;
+    WINDOW burn AS (ORDER BY w.priority, g.priority, g.expires_at, g.kind, g.effective_at, g.created_at, g.id)) AS g $$;
 SELECT count(meterflow.debit('many', 33, 'USD', 'spent ' || n)) FROM generate_series(1, 60) AS n;
 SELECT pg_temp.burned_first('many');
 SELECT * FROM pg_temp.compare('many');
@@ -79,11 +79,44 @@ SELECT balance, available FROM meterflow.wallet_balance('units', 'USD');
 SELECT meterflow.debit('units', 30.5, 'token', 'some') > 0 AS spent, pg_temp.burned_first('units');
 SELECT problem, detail FROM meterflow.verify_ledger();
 
+-- A fraction of a cent is worth nothing in money, but comes back with the rest; and beside another wallet it is worth what it was.
+INSERT INTO meterflow.customers (id) VALUES ('dust');
+SELECT meterflow.grant_credit('dust', 1, 'token', 'dust 1', expires_at => at + interval '1 day') > 0 AS one,
+       meterflow.grant_credit('dust', 100, 'token', 'dust 2', expires_at => at + interval '2 days') > 0 AS hundred, meterflow.debit('dust', 0.30, 'USD', 'dust 3') AS debit FROM base \gset
+SELECT meterflow.refund(:debit, 'dust 4', 0.1) > 0 AS a_part, meterflow.refund(:debit, 'dust 5') > 0 AS the_rest;
+SELECT g.amount, g.remaining FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.id = g.wallet_id WHERE w.tenant_id = 'sums' AND w.customer_id = 'dust' ORDER BY g.id;
+SELECT count(meterflow.top_up('dust', 3, 'token', 'dust top ' || n, wallet => 'tokens')) FROM generate_series(1, 10) AS n;
+SELECT name, available FROM meterflow.wallet_balance('dust', 'USD') ORDER BY name;
+SELECT meterflow.top_up('dust', 1, 'USD', 'dust 6', wallet => 'money') > 0 AS paid;
+SELECT name, available FROM meterflow.wallet_balance('dust', 'USD') ORDER BY name;
+INSERT INTO meterflow.recurring_grants (tenant_id, wallet_id, amount) SELECT tenant_id, id, 0.004 FROM meterflow.wallets WHERE tenant_id = 'sums' AND customer_id = 'dust' AND name = 'money';
+
+-- Many grants that expire at once, and one that expires before them: no sum of them can be divided any more, and nobody tries for ever.
+SET statement_timeout = '30s';
+INSERT INTO meterflow.customers (id) VALUES ('at once');
+SELECT meterflow.grant_credit('at once', 1, 'USD', 'at once 0', expires_at => at + interval '1 day') > 0 AS before,
+       (SELECT count(meterflow.grant_credit('at once', 1, 'USD', 'at once ' || n, expires_at => at + interval '2 days')) FROM generate_series(1, 600) AS n) FROM base;
+SELECT meterflow.debit('at once', 3, 'USD', 'spent at once') > 0 AS spent;
+SELECT sum(sums.amount), count(*), max(grants) FROM pg_temp.sums WHERE customer_id = 'at once';
+RESET statement_timeout;
+SELECT problem, detail FROM meterflow.verify_ledger();
+
+-- A debt is paid when there is credit, and was one until then, also where that never expires.
+INSERT INTO meterflow.customers (id) VALUES ('owing');
+INSERT INTO meterflow.wallets (customer_id, currency, kind) VALUES ('owing', 'USD', 'postpaid');
+SELECT meterflow.debit('owing', 5, 'USD', 'owing 1') > 0 AS lent;
+INSERT INTO meterflow.recurring_grants (wallet_id, amount, rollover_max, interval_unit, starts_at)
+SELECT id, 8, NULL, 'year', clock_timestamp() FROM meterflow.wallets WHERE tenant_id = 'sums' AND customer_id = 'owing';
+SELECT meterflow.debit('owing', 1, 'USD', 'owing 2') > 0 AS spent;
+SELECT t.kind, e.account, e.amount, e.effective_at >= r.starts_at AS after_it_began FROM meterflow.wallet_transactions AS t JOIN meterflow.ledger_entries AS e ON (e.tenant_id, e.transaction_id) = (t.tenant_id, t.id)
+  JOIN meterflow.recurring_grants AS r ON (r.tenant_id, r.wallet_id) = (e.tenant_id, e.wallet_id) WHERE t.tenant_id = 'sums' AND t.customer_id = 'owing' ORDER BY e.transaction_id, e.entry;
+
 -- verify_ledger() sees a sum that is not that of its grants, a grant that is in none, and grants and holds that nobody looks for.
 SELECT meterflow.hold('tied', 1, 'USD', '1 hour', 'of tied') > 0 AS held;
 BEGIN;
 UPDATE meterflow.wallet_totals SET totals = replace(replace(totals::text, '"amount":"4"', '"amount":"3"'), '"held_until":', '"held_until":9')::json WHERE tenant_id = 'sums' AND customer_id = 'tied';
 UPDATE meterflow.wallet_totals SET totals = jsonb_set(totals::jsonb, '{sums}', '[]')::json WHERE tenant_id = 'sums' AND customer_id = 'units';
 UPDATE meterflow.wallet_totals SET totals = (totals::jsonb - 'later_until')::json WHERE tenant_id = 'sums' AND customer_id = 'many';
+UPDATE meterflow.wallet_totals SET totals = regexp_replace(totals::text, '"begun":1', '"begun":-1', 'g')::json WHERE tenant_id = 'sums' AND customer_id = 'dust';
 SELECT problem, customer_id, count(*) FROM meterflow.verify_ledger() GROUP BY 1, 2 ORDER BY 1, 2;
 ROLLBACK;
