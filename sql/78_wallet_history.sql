@@ -126,22 +126,28 @@ BEGIN
       FROM (SELECT t.customer_id, t.currency, format('overdraft %s', l->>'wallet') AS what, (l->>'amount')::numeric AS amount
               FROM meterflow.wallet_totals AS t, json_array_elements(coalesce(t.totals->'overdrafts', '[]')) AS l WHERE t.tenant_id = tenant
             UNION ALL
-            SELECT t.customer_id, t.currency, format('held %s', l->>'meter'), (l->>'amount')::numeric
-              FROM meterflow.wallet_totals AS t, json_array_elements(coalesce(t.totals->'held', '[]')) AS l WHERE t.tenant_id = tenant) AS k
+            SELECT t.customer_id, t.currency, format('held %s', l->>'meter'), sum((l->>'amount')::numeric)
+              FROM meterflow.wallet_totals AS t, json_array_elements(coalesce(t.totals->'held', '[]')) AS l WHERE t.tenant_id = tenant GROUP BY 1, 2, 3 HAVING sum((l->>'amount')::numeric) <> 0
+            UNION ALL
+            SELECT t.customer_id, t.currency, format('quantity held of %s', l->>'meter'), (l->>'quantity')::numeric
+              FROM meterflow.wallet_totals AS t, json_array_elements(coalesce(t.totals->'held', '[]')) AS l WHERE t.tenant_id = tenant AND (l->>'quantity')::numeric <> 0) AS k
       FULL JOIN (
             SELECT w.customer_id, w.currency, format('overdraft %s', w.id) AS what, -sum(e.amount) AS amount
               FROM meterflow.ledger_entries AS e JOIN meterflow.wallets AS w ON w.tenant_id = e.tenant_id AND w.id = e.wallet_id
              WHERE e.tenant_id = tenant AND e.grant_id IS NULL GROUP BY 1, 2, 3 HAVING sum(e.amount) <> 0
             UNION ALL
             SELECT h.customer_id, h.currency, format('held %s', h.meter_key), sum(h.amount)
-              FROM meterflow.holds AS h WHERE h.tenant_id = tenant AND h.status = 'open' GROUP BY 1, 2, 3 HAVING sum(h.amount) <> 0) AS r
+              FROM meterflow.holds AS h WHERE h.tenant_id = tenant AND h.status = 'open' GROUP BY 1, 2, 3 HAVING sum(h.amount) <> 0
+            UNION ALL
+            SELECT h.customer_id, h.currency, format('quantity held of %s', h.meter_key), sum(h.quantity)
+              FROM meterflow.holds AS h WHERE h.tenant_id = tenant AND h.status = 'open' AND h.quantity IS NOT NULL GROUP BY 1, 2, 3) AS r
         ON (r.customer_id, r.currency, r.what) = (k.customer_id, k.currency, k.what)
      WHERE k.amount IS DISTINCT FROM r.amount;
   RETURN QUERY
     SELECT 'a hold expires before it is looked at', h.customer_id, format('hold %s expires %s', h.id, h.expires_at)
       FROM meterflow.wallet_totals AS t
       JOIN meterflow.holds AS h ON (h.tenant_id, h.customer_id, h.currency, h.status) = (t.tenant_id, t.customer_id, t.currency, 'open')
-     WHERE t.tenant_id = tenant AND h.amount > 0 AND extract(epoch FROM h.expires_at) * 1000000 < (t.totals->>'held_until')::numeric;
+     WHERE t.tenant_id = tenant AND extract(epoch FROM h.expires_at) * 1000000 < (t.totals->>'held_until')::numeric;
   RETURN QUERY
     SELECT 'a capture is not what its hold says', h.customer_id, format('hold %s: %s captured, transaction %s of %s', h.id, h.captured, t.id, t.amount)
       FROM meterflow.holds AS h LEFT JOIN meterflow.wallet_transactions AS t ON t.tenant_id = h.tenant_id AND t.id = h.transaction_id

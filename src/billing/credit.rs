@@ -41,6 +41,7 @@ impl Credit {
         let since = lines.iter().map(|line| time_of(line, bill.issued_at)).fold(bill.issued_at, i64::min);
         let mut account = ledger::load(bill.tenant, bill.payer, bill.currency, bill.issued_at, since)?;
         account.purse.settle().map_err(ledger::too_large)?;
+        super::reserve(&mut account)?;
         account.set_aside()?;
         account.charged_since = since;
         Ok(Credit::with_held(account))

@@ -30,7 +30,7 @@ use crate::pg::error::{Outcome, raise};
 use crate::pg::settings;
 
 pub use load::{customers_of, plan_currency};
-pub use open::{cost, open};
+pub use open::{cost, open, reserve};
 
 use charges::Purpose;
 use invoice::{Bill, Settings};

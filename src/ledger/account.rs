@@ -6,7 +6,7 @@ use pgrx::datum::DatumWithOid;
 
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
-use crate::core::ledger::{Life, Limit, Lot, Purse, Source, Sum, Taken, Totals, Unit, Wallet};
+use crate::core::ledger::{Held, Life, Limit, Lot, Purse, Source, Sum, Taken, Totals, Unit, Wallet};
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::scan::{Is, Reader, Table, Term, Value};
@@ -27,6 +27,8 @@ pub struct Account {
     pub purse: Purse,
     /// What holds that are active at the time have set aside, by what they are for.
     pub held: Vec<Reserve>,
+    /// Those of them that are for quantities of meters.
+    pub promised: Vec<Promised>,
     /// What has been taken out of the purse for them.
     pub aside: Vec<Taken>,
     /// There are holds that have expired and are still marked as open.
@@ -50,6 +52,15 @@ pub struct Reserve {
     pub minor: i128,
     /// The debt's time: what expires later can pay it.
     pub at: i64,
+}
+
+/// A quantity of a meter that holds are for, and what they have set aside for it.
+#[derive(Clone)]
+pub struct Promised {
+    pub meter: String,
+    pub quantity: Amount,
+    /// In minor units.
+    pub minor: i128,
 }
 
 /// The tables that credit is read from, open in the statement's snapshot.
@@ -147,6 +158,7 @@ impl Books {
             totals,
             purse,
             held: Vec::new(),
+            promised: Vec::new(),
             aside: Vec::new(),
             expired_holds: false,
             owes: self.owes(tenant, customer)?,
@@ -305,9 +317,13 @@ impl Account {
                     return Ok(ControlFlow::Break(()));
                 }
                 let meter = if row.is_null(1) { None } else { Some(row.text(1)?) };
-                let expired = stored(row, 0)?;
-                if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
-                    sum.amount = sum.amount.checked_sub(&expired).map_err(too_large)?;
+                let quantity = if row.is_null(3) { None } else { Some(stored(row, 3)?) };
+                let same = |sum: &&mut Held| sum.meter == meter && sum.quantity.is_some() == quantity.is_some();
+                if let Some(sum) = sums.iter_mut().find(same) {
+                    sum.amount = sum.amount.checked_sub(&stored(row, 0)?).map_err(too_large)?;
+                    if let Some((sum, expired)) = sum.quantity.as_mut().zip(quantity) {
+                        *sum = sum.checked_sub(&expired).map_err(too_large)?;
+                    }
                 }
                 any_expired = true;
                 Ok(ControlFlow::Continue(()))
@@ -317,20 +333,30 @@ impl Account {
                 self.totals.held_until = first;
             }
         }
+        let mut promised = Vec::new();
+        for (meter, quantity, amount) in
+            sums.iter().filter_map(|sum| Some((sum.meter.as_ref()?, sum.quantity?, sum.amount)))
+        {
+            if quantity.is_positive() {
+                promised.push(Promised { meter: meter.clone(), quantity, minor: self.money(&amount)? });
+            }
+        }
+        self.promised = promised;
         let mut held = Vec::new();
         let dead = self.purse.lots.iter().filter(|lot| lot.expires_at <= as_of).map(|lot| lot.expires_at).max();
         if let Some(died) = dead.filter(|died| sums.iter().any(|sum| sum.since < *died)) {
             let args = who.into_iter().map(DatumWithOid::from).chain([spi::time(as_of), spi::time(died)]);
             let args: Vec<DatumWithOid<'_>> = args.collect();
             spi::run(
-                "SELECT meter_key, amount, created_at FROM meterflow.holds WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 \
+                "SELECT meter_key, amount, created_at, quantity IS NOT NULL FROM meterflow.holds WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 \
                     AND status = 'open' AND expires_at > $4 AND created_at < $5 ORDER BY created_at, id",
                 &args,
                 See::Statement,
                 |row| {
                     let meter = if row.is_null(0) { None } else { Some(row.text(0)?) };
-                    let amount = stored(row, 1)?;
-                    if let Some(sum) = sums.iter_mut().find(|sum| sum.meter == meter) {
+                    let (amount, of_quantity) = (stored(row, 1)?, row.bool(3)?);
+                    let same = |sum: &&mut Held| sum.meter == meter && sum.quantity.is_some() == of_quantity;
+                    if let Some(sum) = sums.iter_mut().find(same) {
                         sum.amount = sum.amount.checked_sub(&amount).map_err(too_large)?;
                     }
                     held.push(Reserve { meter, minor: self.money(&amount)?, at: row.time(2)? });
@@ -351,9 +377,9 @@ impl Account {
     /// Reads credit again that has expired since a time. Holds stay as they are: whoever asks may have let go of one.
     pub fn bring_back(&mut self, since: i64) -> Outcome<()> {
         let load = if self.past { super::load_past } else { load };
-        let held = std::mem::take(&mut self.held);
+        let (held, promised) = (std::mem::take(&mut self.held), std::mem::take(&mut self.promised));
         *self = load(&self.tenant, &self.customer, &self.currency, self.purse.as_of, since)?;
-        (self.held, self.charged_since) = (held, since);
+        (self.held, self.promised, self.charged_since) = (held, promised, since);
         self.purse.settle().map_err(too_large)?;
         Ok(())
     }
@@ -368,6 +394,7 @@ impl Account {
             totals: Totals::default(),
             purse,
             held: Vec::new(),
+            promised: Vec::new(),
             aside: Vec::new(),
             grants_at: Vec::new(),
             ..*self
@@ -404,8 +431,19 @@ impl Account {
     }
 
     /// Takes a hold out of what active holds have set aside.
-    pub fn let_go(&mut self, amount: &Amount, meter: Option<&str>, made_at: i64) -> Outcome<()> {
+    pub fn let_go(
+        &mut self,
+        amount: &Amount,
+        meter: Option<&str>,
+        quantity: Option<&Amount>,
+        made_at: i64,
+    ) -> Outcome<()> {
         let mut minor = self.money(amount)?;
+        let promised = self.promised.iter_mut().find(|promised| meter == Some(promised.meter.as_str()));
+        if let Some((promised, quantity)) = promised.zip(quantity) {
+            promised.quantity = promised.quantity.checked_sub(quantity).map_err(too_large)?;
+            promised.minor -= minor;
+        }
         // One by one those that dead lots can pay, else in a sum, which comes after these.
         let own = |reserve: &&mut Reserve| {
             reserve.meter.as_deref() == meter && reserve.at == made_at && reserve.minor == minor

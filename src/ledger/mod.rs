@@ -34,7 +34,7 @@ pub mod tables;
 mod tell;
 mod write;
 
-pub use account::{Account, Books, covers, load};
+pub use account::{Account, Books, Reserve, covers, load};
 pub use journal::{Act, Journal, Portion, life};
 pub use lock::{Locked, lock, lock_all};
 pub use locked::{bring_locked_up_to, bring_up_to, locked};

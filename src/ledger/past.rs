@@ -70,6 +70,6 @@ pub fn load_past(tenant: &str, customer: &str, currency: &str, as_of: i64, since
         .into_iter()
         .map(|(meter, amount, at)| Ok(Reserve { meter, minor: account.money(&amount)?, at }))
         .collect::<Outcome<Vec<_>>>()?;
-    (account.owes, account.past) = (true, true);
+    (account.owes, account.past, account.promised) = (true, true, Vec::new());
     Ok(account)
 }

@@ -81,7 +81,7 @@ pub static OPEN_HOLDS: Table = Table {
     name: "holds",
     parts: &[("holds", "holds_open_idx")],
     key: &["tenant_id", "customer_id", "currency", "expires_at"],
-    columns: &["amount", "meter_key", "expires_at"],
+    columns: &["amount", "meter_key", "expires_at", "quantity"],
     only: Some("status = 'open'"),
     filled: true,
     ..Table::PLAIN
@@ -177,6 +177,7 @@ pub static HOLDS: Table = Table {
         "captured",
         "transaction_id",
         "created_at",
+        "quantity",
     ],
     filled: true,
     to_write: true,

@@ -87,12 +87,13 @@ fn hold(
                 position.require(minor, |wallet| covers(wallet, meter_key))?;
             }
             let mut account = position.account;
-            // Where all are free nothing is held, and nobody looks for those that have expired.
-            account.expired_holds |= minor == 0;
             sweep(&mut account, now)?;
             let money = Money::new(minor.into(), account.purse.digits);
             let ends = now.saturating_add(ttl);
-            account.totals.add_hold(meter_key, &money.into(), now, ends).map_err(crate::ledger::too_large)?;
+            account
+                .totals
+                .add_hold(meter_key, held_for, &money.into(), (now, ends))
+                .map_err(crate::ledger::too_large)?;
             let id = insert(&account, money, meter_key, held_for, ends, now, (idempotency_key, &body))?;
             Journal::new(&tenant, now).write([&account])?;
             Ok(id)
@@ -147,12 +148,12 @@ fn sweep(account: &mut Account, now: i64) -> Outcome<()> {
     if !account.expired_holds {
         return Ok(());
     }
-    let mut expired: Vec<(Option<String>, Amount)> = Vec::new();
+    let mut expired: Vec<(Option<String>, Option<Amount>, Amount)> = Vec::new();
     spi::run(
         "UPDATE meterflow.holds h SET status = 'expired', closed_at = h.expires_at \
           WHERE h.tenant_id = $1 AND h.id IN (SELECT o.id FROM meterflow.holds o WHERE o.tenant_id = $1 AND o.customer_id = $2 AND o.currency = $3 \
                                                  AND o.status = 'open' AND o.expires_at <= $4 ORDER BY o.expires_at LIMIT $5) \
-         RETURNING h.meter_key, h.amount",
+         RETURNING h.meter_key, h.amount, h.quantity",
         &[
             account.tenant.as_str().into(),
             account.customer.as_str().into(),
@@ -163,12 +164,14 @@ fn sweep(account: &mut Account, now: i64) -> Outcome<()> {
         See::Write,
         |row| {
             let meter = if row.is_null(0) { None } else { Some(row.text(0)?) };
-            expired.push((meter, stored(row, 1)?));
+            let quantity = if row.is_null(2) { None } else { Some(stored(row, 2)?) };
+            expired.push((meter, quantity, stored(row, 1)?));
             Ok(())
         },
     )?;
-    for (meter, amount) in expired {
-        account.totals.change_held(meter.as_deref(), &-amount, now).map_err(crate::ledger::too_large)?;
+    for (meter, quantity, amount) in expired {
+        let ended = account.totals.end_hold(meter.as_deref(), quantity.as_ref(), &amount, now);
+        ended.map_err(crate::ledger::too_large)?;
     }
     Ok(())
 }
@@ -178,6 +181,7 @@ struct Held {
     currency: String,
     amount: Amount,
     meter: Option<String>,
+    quantity: Option<Amount>,
     expires_at: i64,
     created_at: i64,
     status: String,
@@ -202,6 +206,7 @@ impl Held {
                 captured: stored(row, 6)?,
                 transaction: row.get(7),
                 created_at: row.time(8)?,
+                quantity: if row.is_null(9) { None } else { Some(stored(row, 9)?) },
                 read_at: row.tid(),
             });
             Ok(())
@@ -277,7 +282,7 @@ fn close_hold(
             let mut journal = Journal::new(&tenant, now);
             let mut transaction = None;
             if minor > 0 {
-                account.let_go(&held.amount, held.meter.as_deref(), held.created_at)?;
+                account.let_go(&held.amount, held.meter.as_deref(), held.quantity.as_ref(), held.created_at)?;
                 let mut position = Position::of(account)?;
                 let act = Act { kind: "capture", description, hold: Some(hold_id), ..Act::default() };
                 let id = journal.act(&position.account, &act)?;
@@ -287,7 +292,7 @@ fn close_hold(
             }
             account
                 .totals
-                .change_held(held.meter.as_deref(), &-held.amount, held.created_at)
+                .end_hold(held.meter.as_deref(), held.quantity.as_ref(), &held.amount, held.created_at)
                 .map_err(crate::ledger::too_large)?;
             sweep(&mut account, now)?;
             let at = At { key: [Value::Text(&tenant), Value::Int8(hold_id)], read_at: held.read_at };

@@ -53,6 +53,7 @@ impl Position {
         }
 
         // What is set aside comes first, as it does for invoices.
+        billing::reserve(&mut account)?;
         let missing = account.set_aside()?;
         let mut left = live(&account)?;
         fill(&mut shares, &before, &left, missing, |share, part| share.held += part);
@@ -175,20 +176,8 @@ pub fn insufficient(account: &Account, minor: i128, capacity: i128) -> Fail {
 
 /// What a quantity of a meter would cost the customer on top of all that it has used and that holds are for, in minor units.
 pub fn cost(account: &Account, meter: &str, quantity: &Amount) -> Outcome<i128> {
-    let held = spi::one(
-        "SELECT coalesce(sum(quantity), 0) FROM meterflow.holds \
-          WHERE tenant_id = $1 AND customer_id = $2 AND currency = $3 AND status = 'open' AND expires_at > $4 AND meter_key = $5",
-        &[
-            account.tenant.as_str().into(),
-            account.customer.as_str().into(),
-            account.currency.as_str().into(),
-            spi::time(account.purse.as_of),
-            meter.into(),
-        ],
-        See::Statement,
-        |row| ledger::stored(row, 0),
-    )?;
-    billing::cost(account, meter, &held.unwrap_or_default(), quantity)
+    let held = account.promised.iter().find(|promised| promised.meter == meter);
+    billing::cost(account, meter, &held.map(|held| held.quantity).unwrap_or_default(), quantity)
 }
 
 /// What live lots of each wallet are worth, in minor units.

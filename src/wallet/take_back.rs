@@ -2,6 +2,7 @@
 
 use pgrx::prelude::*;
 
+use crate::billing;
 use crate::core::ledger::{Life, Lot, Source};
 use crate::core::pricing::{Amount, Rounding};
 use crate::ledger::{Account, Act, Given, Journal, Portion, give_back, life, locked, stored, too_large};
@@ -65,10 +66,12 @@ impl Grant {
 
     /// An error when holds have set aside what would be taken.
     fn free(&self, account: &Account, amount: &Amount) -> Outcome<()> {
-        if account.held.is_empty() {
+        if account.held.is_empty() && account.promised.is_empty() {
             return Ok(());
         }
-        let (mut with, mut without) = (account.clone(), account.clone());
+        let mut with = account.clone();
+        billing::reserve(&mut with)?;
+        let mut without = with.clone();
         let lots = &mut without.purse.lots;
         let Life { promotional, priority, expires_at, .. } = self.life;
         let own = |lot: &&mut Lot| match lot.source {

@@ -283,7 +283,7 @@ proptest! {
         for (n, (wallet, flag, change)) in changes.iter().enumerate() {
             let change = Amount::new(I256::new(*change), 4);
             totals.add_overdraft(*wallet, &change, n as i64).expect("a sum");
-            totals.change_held(flag.then_some("a \"meter\""), &change, 100 - n as i64).expect("a sum");
+            totals.add_hold(flag.then_some("a \"meter\""), flag.then_some(&change), &change, (100 - n as i64, 500)).expect("a sum");
         }
         let text = serde_json::to_string(&totals).expect("JSON");
         prop_assert_eq!(serde_json::from_str::<Totals>(&text).expect("totals"), totals.clone());
@@ -313,17 +313,17 @@ fn totals_know_since_when() {
     // Of holds it is the oldest.
     let mut totals = Totals::default();
     for (change, since) in [("5", 10), ("2", 20), ("1", 5), ("-5", 10)] {
-        totals.change_held(None, &amount(change), since).expect("a sum");
+        totals.add_hold(None, None, &amount(change), (since, i64::MAX)).expect("a sum");
     }
     assert_eq!((totals.held[0].amount, totals.held[0].since), (amount("3"), 5));
-    // None of these expires before the first; nobody knows of those that were there already.
+    // None expires before the first that does, until there is none.
     let mut hold = |change: &str, ends| {
-        totals.add_hold(None, &amount(change), 30, ends).expect("a sum");
+        totals.add_hold(None, None, &amount(change), (30, ends)).expect("a sum");
         totals.held_until
     };
     assert_eq!(
         [hold("1", 50), hold("-4", 40), hold("1", 60), hold("1", 55), hold("1", 70)],
-        [None, None, Some(60), Some(55), Some(55)]
+        [Some(50), None, Some(60), Some(55), Some(55)]
     );
     assert!(serde_json::from_str::<Totals>(r#"{"sums":[],"more":1}"#).is_err());
 }

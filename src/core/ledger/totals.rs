@@ -71,6 +71,9 @@ pub struct Overdraft {
 pub struct Held {
     /// What it is held for; None: anything.
     pub meter: Option<String>,
+    /// Of that meter, of holds for a quantity, which are kept apart from those of an amount.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text_if_any")]
+    pub quantity: Option<Amount>,
     /// In the currency.
     #[serde(with = "text")]
     pub amount: Amount,
@@ -241,28 +244,52 @@ impl Totals {
         Ok(())
     }
 
-    /// A new hold, with the times at which it was made and will expire.
+    /// A new hold: of an amount, or of what a quantity costs; with the times at which it was made and will expire.
     pub fn add_hold(
         &mut self,
         meter: Option<&str>,
+        quantity: Option<&Amount>,
         amount: &Amount,
-        made: i64,
-        ends: i64,
+        (made, ends): (i64, i64),
     ) -> Result<(), QuantityError> {
         self.held_until = if self.held.is_empty() { Some(ends) } else { self.held_until.map(|first| first.min(ends)) };
-        self.change_held(meter, amount, made)
+        self.change_held(meter, quantity, amount, made)
+    }
+
+    /// Ends a hold.
+    pub fn end_hold(
+        &mut self,
+        meter: Option<&str>,
+        quantity: Option<&Amount>,
+        amount: &Amount,
+        made: i64,
+    ) -> Result<(), QuantityError> {
+        self.change_held(meter, quantity.map(|quantity| -*quantity).as_ref(), &-*amount, made)
     }
 
     /// `since`: when the hold was made.
-    pub fn change_held(&mut self, meter: Option<&str>, change: &Amount, since: i64) -> Result<(), QuantityError> {
-        match self.held.iter_mut().find(|sum| sum.meter.as_deref() == meter) {
+    fn change_held(
+        &mut self,
+        meter: Option<&str>,
+        quantity: Option<&Amount>,
+        change: &Amount,
+        since: i64,
+    ) -> Result<(), QuantityError> {
+        let same = |sum: &&mut Held| sum.meter.as_deref() == meter && sum.quantity.is_some() == quantity.is_some();
+        match self.held.iter_mut().find(same) {
             Some(sum) => {
                 sum.amount = sum.amount.checked_add(change)?.shortest();
                 sum.since = sum.since.min(since);
+                if let Some((sum, more)) = sum.quantity.as_mut().zip(quantity) {
+                    *sum = sum.checked_add(more)?.shortest();
+                }
             }
-            None => self.held.push(Held { meter: meter.map(str::to_string), amount: *change, since }),
+            None => {
+                let (meter, quantity) = (meter.map(str::to_string), quantity.copied());
+                self.held.push(Held { meter, quantity, amount: *change, since });
+            }
         }
-        self.held.retain(|sum| !sum.amount.is_zero());
+        self.held.retain(|sum| !sum.amount.is_zero() || sum.quantity.is_some_and(|quantity| !quantity.is_zero()));
         if self.held.is_empty() {
             self.held_until = None;
         }
@@ -283,5 +310,23 @@ mod text {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Amount, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
         Amount::parse(&text).map_err(D::Error::custom)
+    }
+}
+
+mod text_if_any {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::core::pricing::Amount;
+
+    pub fn serialize<S: Serializer>(amount: &Option<Amount>, to: S) -> Result<S::Ok, S::Error> {
+        match amount {
+            Some(amount) => super::text::serialize(amount, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Amount>, D::Error> {
+        let text = Option::<std::borrow::Cow<'de, str>>::deserialize(from)?;
+        text.map(|text| Amount::parse(&text).map_err(D::Error::custom)).transpose()
     }
 }

@@ -134,6 +134,21 @@ SELECT pg_temp.refused(format('SELECT meterflow.capture(%s)', :second)) LIKE '55
 SELECT quantity, amount, status, captured FROM meterflow.holds WHERE tenant_id = 'holds' AND customer_id = 'free' ORDER BY id;
 SELECT * FROM meterflow.verify_ledger();
 
+-- What a hold costs may change with what others come to: B is captured by usage that is free after all, and A, which was free, is
+-- not any more. What B lets go of is there for A.
+INSERT INTO meterflow.customers (id) VALUES ('order');
+INSERT INTO meterflow.subscriptions (customer_id, plan_key, starts_at) VALUES ('order', 'freemium', now() - interval '1 hour');
+SELECT meterflow.top_up('order', 0.05, 'USD', 'order 1') AS paid, meterflow.hold('order', NULL, 'USD', '1 hour', 'order A', 'bytes', 100) AS a,
+       meterflow.hold('order', NULL, 'USD', '1 hour', 'order B', 'bytes', 5) AS b \gset
+SELECT open_usage, held, available FROM meterflow.wallet_balance('order');
+SELECT meterflow.capture(:b, events => '{"transaction_id":"o1","customer_id":"order","event_name":"transfer","properties":{"bytes":5}}') IS NULL AS captured;
+SELECT open_usage, held, available FROM meterflow.wallet_balance('order');
+SELECT pg_temp.refused($$SELECT meterflow.debit('order', 0.05, 'USD', 'x')$$);
+SELECT pg_temp.refused($$SELECT meterflow.void_grant(g.id, 'x', 'x') FROM meterflow.credit_grants AS g JOIN meterflow.wallets AS w ON w.id = g.wallet_id WHERE w.tenant_id = 'holds' AND w.customer_id = 'order'$$);
+SELECT meterflow.capture(:a, events => '{"transaction_id":"o2","customer_id":"order","event_name":"transfer","properties":{"bytes":100}}') IS NULL AS captured;
+SELECT open_usage, held, available FROM meterflow.wallet_balance('order');
+SELECT * FROM meterflow.verify_ledger();
+
 -- Another tenant has none of them.
 SET meterflow.tenant = 'elsewhere';
 SELECT pg_temp.refused(format('SELECT meterflow.capture(%s)', :hold)) LIKE '23503 there is no hold%' AS no_capture, pg_temp.refused(format('SELECT meterflow.release(%s)', :hold)) LIKE '23503 there is no hold%' AS no_release;
