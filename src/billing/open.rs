@@ -48,7 +48,7 @@ impl Charges {
     }
 }
 
-/// Why it can not be told what more usage costs.
+/// What more usage comes to, or why that can not be told.
 type Told<T> = Result<T, Fail>;
 
 /// What a quantity of a meter costs the customer on top of all it has used and so much more, in minor units: with tiers,
@@ -62,7 +62,8 @@ pub fn cost(account: &ledger::Account, meter: &str, more: &Amount, quantity: &Am
 /// when they were asked for: a hold that was free may have taken the place of one that was not. Where that can no longer be
 /// told, what was set aside is all there is.
 pub fn reserve(account: &mut ledger::Account) -> Outcome<()> {
-    for promised in std::mem::take(&mut account.promised) {
+    let promised = std::mem::take(&mut account.promised);
+    for promised in promised.into_iter().filter(|promised| promised.quantity.is_positive()) {
         let worth = told(account, &promised.meter, &Amount::ZERO, &promised.quantity)?.unwrap_or_default();
         if worth > promised.minor {
             let (minor, at) = (worth - promised.minor, account.purse.as_of);

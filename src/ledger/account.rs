@@ -6,11 +6,10 @@ use pgrx::datum::DatumWithOid;
 
 use crate::core::currency;
 use crate::core::invoice::{LineKind, Scope};
-use crate::core::ledger::{Held, Life, Limit, Lot, Purse, Source, Sum, Taken, Totals, Unit, Wallet};
+use crate::core::ledger::{Life, Limit, Lot, Purse, Source, Sum, Taken, Totals, Unit, Wallet};
 use crate::core::pricing::{Amount, Rounding};
 use crate::pg::error::{Fail, Outcome};
 use crate::pg::scan::{Is, Reader, Table, Term, Value};
-use crate::pg::settings;
 use crate::pg::spi::{self, Row, See, Tid};
 use crate::rating::no_money;
 
@@ -27,7 +26,7 @@ pub struct Account {
     pub purse: Purse,
     /// What holds that are active at the time have set aside, by what they are for.
     pub held: Vec<Reserve>,
-    /// Those of them that are for quantities of meters.
+    /// What of it is for quantities of meters; nothing is set aside for one that is free.
     pub promised: Vec<Promised>,
     /// What has been taken out of the purse for them.
     pub aside: Vec<Taken>,
@@ -113,7 +112,7 @@ impl Books {
         let mut found = locked.unwrap_or_default();
         if found.at.is_none() {
             opened(&mut self.totals, &tables::TOTALS)?.rows(&who, |row| {
-                found = Locked::read(row, 0)?;
+                found = Locked::read(row, 0, || Ok(customer.to_string()))?;
                 Ok(())
             })?;
         }
@@ -202,13 +201,9 @@ impl Books {
     }
 
     /// Divides sums that are of too many grants; whether that changes any, which is then to be written.
-    pub(super) fn divide_sums(&mut self, account: &mut Account, now: i64) -> Outcome<bool> {
-        let most = settings::grants_per_sum();
+    pub(super) fn divide_sums(&mut self, account: &mut Account, most: u32, now: i64) -> Outcome<bool> {
         let (large, mut sums): (Vec<Sum>, Vec<Sum>) =
             account.totals.sums.iter().cloned().partition(|sum| sum.is_too_large(most, now));
-        if large.is_empty() {
-            return Ok(false);
-        }
         for sum in &large {
             let wallet = account.purse.wallets.iter().position(|wallet| wallet.id == sum.wallet).unwrap_or_default();
             let mut of_sum = account.named();
@@ -318,8 +313,7 @@ impl Account {
                 }
                 let meter = if row.is_null(1) { None } else { Some(row.text(1)?) };
                 let quantity = if row.is_null(3) { None } else { Some(stored(row, 3)?) };
-                let same = |sum: &&mut Held| sum.meter == meter && sum.quantity.is_some() == quantity.is_some();
-                if let Some(sum) = sums.iter_mut().find(same) {
+                if let Some(sum) = sums.iter_mut().find(|sum| sum.is_for(meter.as_deref(), quantity.is_some())) {
                     sum.amount = sum.amount.checked_sub(&stored(row, 0)?).map_err(too_large)?;
                     if let Some((sum, expired)) = sum.quantity.as_mut().zip(quantity) {
                         *sum = sum.checked_sub(&expired).map_err(too_large)?;
@@ -355,8 +349,7 @@ impl Account {
                 |row| {
                     let meter = if row.is_null(0) { None } else { Some(row.text(0)?) };
                     let (amount, of_quantity) = (stored(row, 1)?, row.bool(3)?);
-                    let same = |sum: &&mut Held| sum.meter == meter && sum.quantity.is_some() == of_quantity;
-                    if let Some(sum) = sums.iter_mut().find(same) {
+                    if let Some(sum) = sums.iter_mut().find(|sum| sum.is_for(meter.as_deref(), of_quantity)) {
                         sum.amount = sum.amount.checked_sub(&amount).map_err(too_large)?;
                     }
                     held.push(Reserve { meter, minor: self.money(&amount)?, at: row.time(2)? });

@@ -15,10 +15,12 @@ pub struct Locked {
 }
 
 impl Locked {
-    pub(super) fn read(row: &Row<'_>, column: usize) -> Outcome<Locked> {
-        let totals = serde_json::from_slice(&row.bytes(column)?)
-            .map_err(|error| Fail::corrupt(format!("the totals of a customer: {error}")))?;
-        Ok(Locked { totals, at: row.tid() })
+    /// `customer`: whose it is, for an error.
+    pub(super) fn read(row: &Row<'_>, column: usize, customer: impl FnOnce() -> Outcome<String>) -> Outcome<Locked> {
+        match serde_json::from_slice(&row.bytes(column)?) {
+            Ok(totals) => Ok(Locked { totals, at: row.tid() }),
+            Err(error) => Err(Fail::corrupt(format!("the totals of customer \"{}\": {error}", customer()?))),
+        }
     }
 }
 
@@ -89,5 +91,8 @@ fn key<'a>(tenant: &'a str, customer: &'a str, currency: &'a str) -> [Value<'a>;
 
 /// Locks rows of totals one after the other, until one is not there.
 fn lock_each<'a>(keys: impl IntoIterator<Item = [Value<'a>; 3]>, mut each: impl FnMut(Locked)) -> Outcome<()> {
-    tables::WRITE_TOTALS.lock(keys, |row| Locked::read(row, tables::LOCKED_TOTALS).map(&mut each))
+    tables::WRITE_TOTALS.lock(keys, |row| {
+        let customer = || row.text(tables::LOCKED_CUSTOMER);
+        Locked::read(row, tables::LOCKED_TOTALS, customer).map(&mut each)
+    })
 }

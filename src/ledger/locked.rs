@@ -80,7 +80,7 @@ fn catch_up(account: &mut Account, now: i64) -> Outcome<bool> {
     if paid.is_empty() {
         let most = settings::grants_per_sum();
         let too_large = account.totals.sums.iter().any(|sum| sum.is_too_large(most, now));
-        if too_large && Books::open()?.divide_sums(account, now)? {
+        if too_large && Books::open()?.divide_sums(account, most, now)? {
             write_totals(&account.tenant, &[&*account])?;
             return Ok(true);
         }

@@ -5,12 +5,11 @@
 //!    of customer, and always after the customer's own row where it locks that too (invoices). Whoever else moves the
 //!    customer's credit waits here. Under REPEATABLE READ and above a row that has changed since is a serialization error.
 //! 2. Read: the row that is locked has the sums; wallets, and what grants have to be known one by one, in one snapshot taken
-//!    after the lock. So what is found is what is there until
-//!    the transaction ends. The clock is read after the lock too: of two holders the later has the later time, and what
-//!    one takes for expired the other never burned since.
+//!    after the lock. So what is found is what is there until the transaction ends. The clock is read after the lock too: of
+//!    two holders the later has the later time, and what one takes for expired the other never burned since.
 //! 3. Write what is due by now: occurrences of recurring grants, overdrafts that a grant has paid by beginning, sums of too
-//!    many grants as several; and read again. Then the verb's own entries; with them, in the same transaction, the copies that make reads cheap: `credit_grants.remaining`
-//!    and `wallet_totals.totals`.
+//!    many grants as several; and read again. Then the verb's own entries; with them, in the same transaction, the copies
+//!    that make reads cheap: `credit_grants.remaining` and `wallet_totals.totals`.
 //!
 //! Reads lock nothing: one statement's snapshot has both or neither of an entry and its copies.
 //!

@@ -263,7 +263,8 @@ pub static WRITE_TOTALS: Target = Target {
     key: &["tenant_id", "customer_id", "currency"],
 };
 
-/// Where `totals` stand in it.
+/// Where `customer_id` and `totals` stand in it.
+pub const LOCKED_CUSTOMER: usize = 1;
 pub const LOCKED_TOTALS: usize = 3;
 
 pub static WRITE_HOLDS: Target = Target {

@@ -3,7 +3,8 @@
 //! # Protocol
 //! A trigger on the rows of these tables, `announce_change()`, in a replica too, has PostgreSQL tell all backends of a changed
 //! relation. That message goes out with the commit, just after the rows can be seen, and every look here first takes in
-//! what messages there are. So whoever asks after a COMMIT has returned knows of it; who asks at the same moment may have come before.
+//! what messages there are. So whoever asks after a COMMIT has returned knows of it; who asks at the same moment may have
+//! come before.
 //!
 //! A value is read in a snapshot of its own, taken after the count of messages that it is kept under: a change that commits
 //! later than that snapshot sends its message later than the count, and the value is not found again. What the own

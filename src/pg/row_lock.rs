@@ -3,7 +3,8 @@
 //! # What stays as in a query
 //! Whoever comes later waits, in a queue of the row; a deadlock is found, lock_timeout and cancelling work. Under READ
 //! COMMITTED a row that has changed while we waited is looked for again, in a new snapshot; above it, that is a
-//! serialization error. The table is locked as for the change that follows. Where the caller may not lock the whole table, or a policy applies, it is such a query.
+//! serialization error. The table is locked as for the change that follows. Where the caller may not lock the whole table,
+//! or a policy applies, it is such a query.
 //!
 //! Proof: tests/isolation/specs/hold_*.spec, debit_*.spec, transfer_crossed.spec.
 

@@ -141,7 +141,8 @@ pub(super) fn of_relations<K: Copy + Eq + std::hash::Hash, T: Clone>(
 
 /// Whether something has been heard since relations were last asked about. What was kept was found out before the lock on a
 /// table was taken, which takes in what has been said until then: whoever opens a table asks this after it, and begins anew
-/// if there is news. That ends, for a lock that is held already brings none. An index that began to take entries meanwhile must get them.
+/// if there is news. That ends, for a lock that is held already brings none. An index that began to take entries meanwhile
+/// must get them.
 pub(super) fn has_heard() -> bool {
     CHANGED.get() == Some(true)
 }

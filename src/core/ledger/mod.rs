@@ -22,4 +22,4 @@ mod totals;
 
 pub use purse::{Life, Limit, Lot, Purse, Source, Taken, Unit, Wallet, minor_of};
 pub use recurring::{Part, Recurring, parts};
-pub use totals::{Held, Sum, Totals};
+pub use totals::{Sum, Totals};

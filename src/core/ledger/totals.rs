@@ -150,6 +150,13 @@ impl Sum {
     }
 }
 
+impl Held {
+    /// Whether it is of holds for this, of a quantity or of an amount.
+    pub fn is_for(&self, meter: Option<&str>, of_quantity: bool) -> bool {
+        self.meter.as_deref() == meter && self.quantity.is_some() == of_quantity
+    }
+}
+
 impl Totals {
     /// Writes down a grant of an amount; `now`: when. It is in a sum if it has begun.
     pub fn add_grant(&mut self, wallet: i64, life: &Life, amount: &Amount, now: i64) -> Result<(), QuantityError> {
@@ -275,8 +282,7 @@ impl Totals {
         change: &Amount,
         since: i64,
     ) -> Result<(), QuantityError> {
-        let same = |sum: &&mut Held| sum.meter.as_deref() == meter && sum.quantity.is_some() == quantity.is_some();
-        match self.held.iter_mut().find(same) {
+        match self.held.iter_mut().find(|sum| sum.is_for(meter, quantity.is_some())) {
             Some(sum) => {
                 sum.amount = sum.amount.checked_add(change)?.shortest();
                 sum.since = sum.since.min(since);
@@ -313,6 +319,7 @@ mod text {
     }
 }
 
+/// The same of one that may not be there.
 mod text_if_any {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

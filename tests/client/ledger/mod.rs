@@ -31,8 +31,7 @@ const SECONDS: u64 = 5;
 fn credit_is_what_a_model_of_it_says() {
     let seed = seed();
     let _announce = Announce(seed);
-    // Processes are killed, not the machine: what has been written is there.
-    // Sums of few grants are divided often.
+    // Processes are killed, not the machine: what has been written is there. Sums of few grants are divided often.
     let settings =
         ["fsync=off", "meterflow.backdate_window=10000d", "restart_after_crash=on", "meterflow.grants_per_sum=3"];
     let server = Server::start("ledger", &settings);
